@@ -1,0 +1,51 @@
+"""kerasopt: train any Keras 3 image model with `fit` callbacks, ship the TFLite file it became.
+
+The rooms, in the order in which a model meets them:
+
+- `ko.datasets`: a folder of photos as `tf.data` pipelines.
+- `ko.augmentation`: augmentation layers inside the model, on in training only.
+- `ko.transfer`: a pretrained backbone with a new head; unfreezing that works during `fit`.
+- `ko.pruning`: magnitude pruning as one callback.
+- `ko.quantization`: quantization-aware training, as a callback or as a transform.
+- `ko.export`: a TFLite file, run beside the Keras model it came from.
+- `ko.profiling`: parameters, zeros, distinct values, bytes and MACs, layer by layer.
+- `ko.report`: one HTML page that tells a run.
+- `ko.callbacks`: every callback again, in one place.
+- `ko.training`: the session that lets callbacks change a compiled train step, and undo it.
+
+```python
+import kerasopt as ko
+```
+
+Importing kerasopt loads none of this: a room is imported when it is first used.
+"""
+
+import importlib
+from typing import Any
+
+from kerasopt._version import __version__
+
+_ROOMS = (
+    "augmentation",
+    "callbacks",
+    "datasets",
+    "export",
+    "profiling",
+    "pruning",
+    "quantization",
+    "report",
+    "training",
+    "transfer",
+)
+
+__all__ = ["__version__", *_ROOMS]  # noqa: PLE0604 - the rooms are names, see __getattr__
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return importlib.import_module(f"kerasopt.{name}")
+    raise AttributeError(f"module 'kerasopt' has no attribute {name!r}; it has {', '.join(_ROOMS)}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_ROOMS])

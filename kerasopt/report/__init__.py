@@ -1,0 +1,20 @@
+"""One self-contained HTML page that tells a training run, and its two figures on their own."""
+
+from kerasopt.report._data import Event, FileRow, Mistake, RunReport
+from kerasopt.report._environment import environment
+from kerasopt.report._figures import plot_confusion, plot_history
+from kerasopt.report._metrics import confusion_matrix
+from kerasopt.report._render import render, write_report
+
+__all__ = [
+    "Event",
+    "FileRow",
+    "Mistake",
+    "RunReport",
+    "confusion_matrix",
+    "environment",
+    "plot_confusion",
+    "plot_history",
+    "render",
+    "write_report",
+]

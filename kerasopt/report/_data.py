@@ -1,0 +1,191 @@
+"""What a report is made from. Everything is checked here, before a page is begun."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from kerasopt._validation import check_choice, check_int, check_number
+from kerasopt.report._environment import environment
+from kerasopt.report._metrics import check_labels
+from kerasopt.report._pictures import check_picture
+
+EVENT_KINDS = ("unfreeze", "prune", "quantize", "other")
+FILE_KINDS = ("float32", "float16", "dynamic", "int8")
+
+
+@dataclass(frozen=True)
+class Event:
+    """A moment of the training, marked in the learning curves.
+
+    Args:
+        epoch: Float >= 0, position on the epoch axis; `0.0` is the start of the first epoch and
+            `1.0` its end.
+        kind: `"unfreeze"`, `"prune"`, `"quantize"` or `"other"`; gives the colour.
+        label: What happened, such as `"block_6 and up unfrozen"`.
+
+    Raises:
+        ValueError: The epoch is negative or not finite, or the kind is unknown.
+    """
+
+    epoch: float
+    kind: Literal["unfreeze", "prune", "quantize", "other"]
+    label: str
+
+    def __post_init__(self) -> None:
+        check_number("epoch", self.epoch, low=0.0)
+        check_choice("kind", self.kind, EVENT_KINDS)
+
+
+@dataclass(frozen=True, eq=False)
+class Mistake:
+    """A test photo that the shipped file got wrong.
+
+    Args:
+        image: uint8 array of shape `(height, width, 1 or 3)`.
+        actual: Name of the true class.
+        predicted: Name of the predicted class.
+        confidence: Float in [0, 1], probability the file gave to `predicted`.
+
+    Raises:
+        TypeError: The image is not a uint8 array.
+        ValueError: The image has another shape, or the confidence is outside [0, 1].
+    """
+
+    image: np.ndarray
+    actual: str
+    predicted: str
+    confidence: float
+
+    def __post_init__(self) -> None:
+        check_picture("image", self.image)
+        check_number("confidence", float(self.confidence), low=0.0, high=1.0)
+
+
+@dataclass(frozen=True)
+class FileRow:
+    """One file of the run, shipped or made for comparison.
+
+    Args:
+        name: File name, such as `"model.tflite"`.
+        kind: `"float32"`, `"float16"`, `"dynamic"` or `"int8"`.
+        size: Int >= 0, bytes.
+        gzip_size: Int >= 0, bytes after gzip.
+        accuracy: Float in [0, 1] of the file on the test split, or `None` when not measured.
+        keras_accuracy: The same for the Keras model the file was made from.
+        agreement: Float in [0, 1], fraction of inputs on which both name the same class, or
+            `None`.
+        milliseconds: Median milliseconds per image by number of threads.
+        shipped: Whether this is the file the run ships. Defaults to `False`.
+
+    Raises:
+        TypeError: A size is not an int.
+        ValueError: A value is outside its range, or the kind is unknown.
+    """
+
+    name: str
+    kind: Literal["float32", "float16", "dynamic", "int8"]
+    size: int
+    gzip_size: int
+    accuracy: float | None
+    keras_accuracy: float | None
+    agreement: float | None
+    milliseconds: dict[int, float] = field(default_factory=dict)
+    shipped: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice("kind", self.kind, FILE_KINDS)
+        check_int("size", self.size, low=0)
+        check_int("gzip_size", self.gzip_size, low=0)
+        for name in ("accuracy", "keras_accuracy", "agreement"):
+            value = getattr(self, name)
+            if value is not None:
+                check_number(name, float(value), low=0.0, high=1.0)
+        for threads, value in self.milliseconds.items():
+            check_int("milliseconds key", threads, low=1)
+            check_number(f"milliseconds[{threads}]", float(value), low=0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class RunReport:
+    """Everything that one page tells.
+
+    Args:
+        title: Heading of the page.
+        summary: What was done, one sentence each.
+        settings: What the run was started with: backbone, epochs, image size, ...
+        class_names: Names in the order of the class indices, at least one.
+        counts: Number of photos as `{split: {class name: number}}`.
+        history: `History.history` of Keras: metric name to one float per epoch. NaN is allowed
+            and leaves a gap in its curve.
+        events: Moments to mark in the curves.
+        augmented: One array per row of the grid, uint8 of shape
+            `(count, height, width, 1 or 3)`; the original first, then augmented versions of it.
+        labels: Integer array of shape `(n,)`, true classes of the test split.
+        predictions: Integer array of shape `(n,)`, classes the shipped file named.
+        confidences: Float array of shape `(n,)` in [0, 1], probabilities of these.
+        mistakes: Pictures of wrong answers, worst first.
+        files: The files, in the order of the table; at most one is shipped.
+        layers: Rows of the layer table; dicts with `name`, `kind`, `parameters`, `zeros`,
+            `distinct` and `bytes`, of which any may be missing. Defaults to none.
+        notes: What a reader must know, such as operations that stayed float and why.
+        environment: Versions and processor. Defaults to those of this machine.
+
+    Raises:
+        TypeError: Labels or predictions are not integers, or pictures are not uint8.
+        ValueError: Lengths differ, a class is outside `class_names`, a value outside its range,
+            or more than one file is shipped.
+    """
+
+    title: str
+    summary: tuple[str, ...]
+    settings: dict[str, str]
+    class_names: tuple[str, ...]
+    counts: dict[str, dict[str, int]]
+    history: dict[str, list[float]]
+    events: tuple[Event, ...]
+    augmented: tuple[np.ndarray, ...]
+    labels: np.ndarray
+    predictions: np.ndarray
+    confidences: np.ndarray
+    mistakes: tuple[Mistake, ...]
+    files: tuple[FileRow, ...]
+    layers: tuple[dict[str, Any], ...] = ()
+    notes: tuple[str, ...] = ()
+    environment: dict[str, str] = field(default_factory=environment)
+
+    def __post_init__(self) -> None:
+        if not self.class_names:
+            raise ValueError(
+                "`class_names` must name at least one class. "
+                f"Received: class_names={self.class_names!r}. Pass them in index order."
+            )
+        _check_answers(self)
+        for index, row in enumerate(self.augmented):
+            check_picture(f"augmented[{index}]", row, ndim=4)
+        shipped = [row.name for row in self.files if row.shipped]
+        if len(shipped) > 1:
+            raise ValueError(
+                "`files` must have at most one shipped file. "
+                f"Received: shipped={shipped}. Set `shipped=True` on one of them."
+            )
+
+
+def _check_answers(report: RunReport) -> None:
+    count = len(report.class_names)
+    check_labels("labels", report.labels, count)
+    check_labels("predictions", report.predictions, count)
+    confidences = np.asarray(report.confidences)
+    lengths = [np.size(report.labels), np.size(report.predictions), confidences.size]
+    if len(set(lengths)) > 1:
+        raise ValueError(
+            "`labels`, `predictions` and `confidences` must have the same length. "
+            f"Received: lengths={lengths}. Pass one value of each for every test photo."
+        )
+    for value in (confidences.min(), confidences.max()) if confidences.size else ():
+        if not (math.isfinite(value) and -1e-6 <= value <= 1 + 1e-6):
+            raise ValueError(
+                "`confidences` must be probabilities in [0, 1]. "
+                f"Received: {float(value):.4g} in confidences. Apply a softmax to the logits."
+            )

@@ -1,0 +1,86 @@
+"""How a number is written on the page."""
+
+import math
+
+NARROW = "\u202f"  # narrow no-break space: keeps a number and its unit on one line
+MISSING = "–"
+
+
+def percent(fraction: float | None) -> str:
+    """Returns a fraction as a percentage with one digit; only a true 1 is written as 100.
+
+    >>> percent(0.9354)
+    '93.5\\u202f%'
+    """
+    if fraction is None or not math.isfinite(fraction):
+        return MISSING
+    if 0.9995 <= fraction < 1.0:
+        return f"> 99.9{NARROW}%"
+    if fraction in (0.0, 1.0):
+        return f"{fraction * 100:.0f}{NARROW}%"
+    return f"{fraction * 100:.1f}{NARROW}%"
+
+
+def points(difference: float) -> str:
+    """Returns a difference of two fractions in percentage points, with its sign.
+
+    >>> points(-0.003)
+    '−0.3 points'
+    """
+    rounded = round(difference * 100, 1)
+    if rounded == 0:
+        return "±0.0 points"
+    return f"{'+' if rounded > 0 else '−'}{abs(rounded):.1f} points"
+
+
+def size(count: int | None) -> str:
+    """Returns a number of bytes in B, KiB or MiB.
+
+    >>> size(4_300_000)
+    '4.10\\u202fMiB'
+    """
+    if count is None:
+        return MISSING
+    if count < 1024:
+        return f"{count}{NARROW}B"
+    if count < 1024**2:
+        return f"{count / 1024:.1f}{NARROW}KiB"
+    return f"{count / 1024**2:.2f}{NARROW}MiB"
+
+
+def milliseconds(value: float | None) -> str:
+    """Returns a time with three digits that count.
+
+    >>> milliseconds(12.345)
+    '12.3'
+    """
+    if value is None or not math.isfinite(value):
+        return MISSING
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+
+def times(ratio: float) -> str:
+    """Returns how many times, with two digits that count.
+
+    >>> times(3.951)
+    '4.0×'
+    """
+    return f"{ratio:.1f}×" if ratio < 10 else f"{ratio:.0f}×"
+
+
+def integer(value: int | None) -> str:
+    """Returns a whole number with its thousands apart.
+
+    >>> integer(1234567)
+    '1\\u202f234\\u202f567'
+    """
+    return MISSING if value is None else f"{value:,}".replace(",", NARROW)
+
+
+def short(value: float) -> str:
+    """Returns a value of a curve with four digits that count.
+
+    >>> short(0.123456)
+    '0.1235'
+    """
+    return f"{value:.4g}"

@@ -1,0 +1,258 @@
+"""From a `RunReport` to one HTML file."""
+
+import os
+import pathlib
+import secrets
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from kerasopt.report import _format as fmt
+from kerasopt.report._curves import axis_end, geometry, panels, pins
+from kerasopt.report._data import FileRow, RunReport
+from kerasopt.report._metrics import class_accuracy, confused_pairs, confusion_matrix
+from kerasopt.report._pictures import data_uri, is_small
+
+MAX_MATRIX_CLASSES = 25
+_MAX_MISTAKES = 24
+_MAX_ROWS = 8
+_MAX_COLUMNS = 9
+_MAX_PANELS = 8  # loss, accuracy and six more
+
+
+def write_report(report: RunReport, path: str | os.PathLike) -> pathlib.Path:
+    """Writes the page of a run, whole or not at all.
+
+    The page loads nothing: style and pictures are inside it, and a content security policy in its
+    head forbids the rest. It is written under a temporary name in the same folder and renamed, so
+    a reader never sees half of it.
+
+    Args:
+        report: What to tell.
+        path: File to write; its folder must exist. An older file is replaced.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        ValueError: The folder does not exist, or the path is a folder.
+
+    Example:
+
+    ```python
+    ko.report.write_report(report, "run/report.html")
+    ```
+    """
+    path = pathlib.Path(path)
+    if not path.parent.is_dir() or path.is_dir():
+        raise ValueError(
+            "`path` must be a file in an existing folder. "
+            f"Received: path={str(path)!r}. Create the folder, then name a file in it."
+        )
+    content = render(report).encode("utf-8")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def render(report: RunReport) -> str:
+    """Returns the page of a run as HTML; the same report gives the same text.
+
+    Args:
+        report: What to tell.
+
+    Returns:
+        A complete HTML document. Every text of the report is escaped.
+    """
+    return _templates().get_template("report.html.j2").render(**_context(report))
+
+
+def _templates() -> jinja2.Environment:
+    templates = jinja2.Environment(
+        loader=jinja2.PackageLoader("kerasopt.report", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    names = ("percent", "size", "milliseconds", "integer")
+    templates.filters.update({name: getattr(fmt, name) for name in names})
+    return templates
+
+
+def _context(report: RunReport) -> dict[str, Any]:
+    shipped = next((row for row in report.files if row.shipped), None)
+    return {
+        "report": report,
+        "figures": _figures(report, shipped),
+        "splits": _splits(report),
+        "curves": _curves(report),
+        "augmented": _augmented(report),
+        "answers": _answers(report),
+        "mistakes": _mistakes(report),
+        "files": _files(report),
+        "layers": _layers(report),
+    }
+
+
+def _figures(report: RunReport, shipped: FileRow | None) -> list[dict[str, str]]:
+    """The big numbers of the headline: value, what it is, and one line to judge it by."""
+    accuracy = _accuracy(report, shipped)
+    if shipped is None:
+        return [_figure(fmt.percent(accuracy), "Test accuracy", _tested(report), "lead")]
+    keras = shipped.keras_accuracy
+    known = accuracy is not None and keras is not None
+    tiles = [
+        _figure(
+            fmt.percent(accuracy), "Accuracy of the shipped file", _tested(report), tone="lead"
+        ),
+        _figure(
+            fmt.percent(keras),
+            "Accuracy of the Keras model",
+            f"file: {fmt.points(accuracy - keras)}" if known else "",  # type: ignore[operator]
+        ),
+        _figure(fmt.percent(shipped.agreement), "Agreement", "same class from file and model"),
+        _figure(fmt.size(shipped.size), "Size", _smaller(report, shipped)),
+    ]
+    if shipped.milliseconds:
+        threads, best = min(shipped.milliseconds.items(), key=lambda item: (item[1], item[0]))
+        plural = "thread" if threads == 1 else "threads"
+        value = f"{fmt.milliseconds(best)}{fmt.NARROW}ms"
+        tiles.append(_figure(value, "Time per image", f"median, {threads} {plural}"))
+    return tiles
+
+
+def _figure(value: str, label: str, detail: str = "", tone: str = "") -> dict[str, str]:
+    number, _, unit = value.partition(fmt.NARROW)
+    return {"number": number, "unit": unit, "label": label, "detail": detail, "tone": tone}
+
+
+def _accuracy(report: RunReport, shipped: FileRow | None) -> float | None:
+    if shipped is not None and shipped.accuracy is not None:
+        return shipped.accuracy
+    if len(report.labels) == 0:
+        return None
+    matrix = confusion_matrix(report.labels, report.predictions, len(report.class_names))
+    return float(matrix.trace() / matrix.sum())
+
+
+def _tested(report: RunReport) -> str:
+    count, classes = len(report.labels), len(report.class_names)
+    return f"{fmt.integer(count)} test photos, {classes} classes" if count else "not measured"
+
+
+def _smaller(report: RunReport, row: FileRow) -> str:
+    float32 = next((other for other in report.files if other.kind == "float32"), None)
+    if float32 is None or float32 is row or not row.size:
+        return f"{fmt.size(row.gzip_size)} after gzip"
+    return f"{fmt.times(float32.size / row.size)} smaller than float32"
+
+
+def _splits(report: RunReport) -> dict[str, Any]:
+    names = list(report.counts)
+    listed = [name for split in report.counts.values() for name in split]
+    classes = dict.fromkeys([*(n for n in report.class_names if n in listed), *listed])
+    return {
+        "names": names,
+        "totals": [sum(report.counts[name].values()) for name in names],
+        "rows": [(c, [report.counts[name].get(c) for name in names]) for c in classes],
+    }
+
+
+def _curves(report: RunReport) -> dict[str, Any]:
+    end = axis_end(report.history, report.events)
+    drawn = [geometry(panel, end) for panel in panels(report.history)]
+    main = [p for p in drawn if p["key"] == "loss" or p["title"] == "Accuracy"]
+    rest = [p for p in drawn if p not in main]
+    marks = pins(report.events, end)
+    return {
+        "main": main,
+        "rest": rest[: _MAX_PANELS - len(main)],
+        "pins": marks,
+        "levels": 1 + max((pin["level"] for pin in marks), default=-1),
+    }
+
+
+def _augmented(report: RunReport) -> dict[str, Any]:
+    rows = [[data_uri(image) for image in row[:_MAX_COLUMNS]] for row in report.augmented]
+    rows = rows[:_MAX_ROWS]
+    return {
+        "rows": rows,
+        "columns": max((len(row) for row in rows), default=0),
+        "pixelated": bool(rows) and is_small(report.augmented[0][0]),
+    }
+
+
+def _answers(report: RunReport) -> dict[str, Any]:
+    """The confusion matrix with colours, accuracy by class, and the most frequent mistakes."""
+    names = report.class_names
+    matrix = confusion_matrix(report.labels, report.predictions, len(names))
+    totals = matrix.sum(axis=1)
+    rows = []
+    for i in range(len(names) if len(names) <= MAX_MATRIX_CLASSES else 0):
+        share = [float(n / totals[i]) if totals[i] else 0.0 for n in matrix[i]]
+        cells = [(int(n), s, i == j) for j, (n, s) in enumerate(zip(matrix[i], share, strict=True))]
+        rows.append({"name": names[i], "total": int(totals[i]), "cells": cells})
+    pairs = confused_pairs(matrix, 8 if rows else 20)
+    return {
+        "count": int(matrix.sum()),
+        "wrong": int(matrix.sum() - matrix.trace()),
+        "rows": rows,
+        "names": names,
+        "classes": [
+            (names[i], value, int(matrix[i, i]), int(totals[i]))
+            for i, value in class_accuracy(matrix)
+        ],
+        "pairs": [(names[p.actual], names[p.predicted], p.count, p.total) for p in pairs],
+        "confidence": _confidence(report),
+    }
+
+
+def _confidence(report: RunReport) -> list[tuple[str, str]]:
+    right = np.asarray(report.labels) == np.asarray(report.predictions)
+    confidences = np.asarray(report.confidences)
+    groups = (("right", confidences[right]), ("wrong", confidences[~right]))
+    return [(name, fmt.percent(float(values.mean()))) for name, values in groups if len(values)]
+
+
+def _mistakes(report: RunReport) -> list[dict[str, Any]]:
+    return [
+        {
+            "picture": data_uri(mistake.image),
+            "pixelated": is_small(mistake.image),
+            "actual": mistake.actual,
+            "predicted": mistake.predicted,
+            "confidence": float(mistake.confidence),
+        }
+        for mistake in report.mistakes[:_MAX_MISTAKES]
+    ]
+
+
+def _files(report: RunReport) -> dict[str, Any]:
+    largest = max((row.size for row in report.files), default=0) or 1
+    threads = sorted({count for row in report.files for count in row.milliseconds})
+    float32 = next((row.size for row in report.files if row.kind == "float32"), None)
+    rows = []
+    for row in report.files:
+        ratio = fmt.times(float32 / row.size) if float32 and row.size else fmt.MISSING
+        times = [fmt.milliseconds(row.milliseconds.get(count)) for count in threads]
+        rows.append({"row": row, "share": row.size / largest, "ratio": ratio, "times": times})
+    return {"rows": rows, "threads": threads}
+
+
+def _layers(report: RunReport) -> dict[str, Any]:
+    rows = []
+    for layer in report.layers:
+        zeros, parameters = layer.get("zeros"), layer.get("parameters")
+        share = zeros / parameters if zeros is not None and parameters else None
+        rows.append({"layer": layer, "zero_share": share})
+    totals = {
+        key: sum(int(layer.get(key) or 0) for layer in report.layers)
+        for key in ("parameters", "zeros", "bytes")
+    }
+    return {"rows": rows, "totals": totals}

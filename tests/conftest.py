@@ -1,0 +1,27 @@
+"""Fixtures that every test may use."""
+
+import os
+import pathlib
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import numpy as np
+import pytest
+
+SHARED = pathlib.Path(
+    os.environ.get("KERASOPT_SHARED", pathlib.Path(__file__).resolve().parents[2] / "shared")
+)
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """The folder with photos and weights; tests that need it skip where it is missing."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip("needs the shared photos and weights (set KERASOPT_SHARED to their folder)")
+    return SHARED
+
+
+@pytest.fixture()
+def rng():
+    return np.random.default_rng(0)
