@@ -1,0 +1,91 @@
+"""A functional model as a list of nodes, read with the public API of Keras alone."""
+
+import dataclasses
+from collections import defaultdict
+from typing import Any
+
+from kerasopt._backend import keras
+
+
+@dataclasses.dataclass(eq=False)
+class Node:
+    """One call of one operation.
+
+    Attributes:
+        index: position in the order in which Keras runs the graph.
+        op: the layer or operation.
+        inputs: the tensors it reads.
+        outputs: the tensors it makes.
+    """
+
+    index: int
+    op: Any
+    inputs: list[Any]
+    outputs: list[Any]
+
+
+class Graph:
+    """The nodes of a functional model, with producers and consumers by tensor."""
+
+    def __init__(self, model: Any) -> None:
+        self.nodes: list[Node] = []
+        self.copy = keras.models.clone_model(model, clone_function=lambda op: op, call_function=self._record)
+        self.inputs = list(self.copy.inputs)
+        self.outputs = {id(tensor) for tensor in self.copy.outputs}
+        self.producer: dict[int, Node] = {}
+        self.consumers: dict[int, list[Node]] = defaultdict(list)
+        for node in self.nodes:
+            for tensor in node.outputs:
+                self.producer[id(tensor)] = node
+            for tensor in node.inputs:
+                self.consumers[id(tensor)].append(node)
+
+    def _record(self, op: Any, *args: Any, **kwargs: Any) -> Any:
+        result = op(*args, **kwargs)
+        self.nodes.append(Node(len(self.nodes), op, tensors((args, kwargs)), tensors(result)))
+        return result
+
+    def only_consumer(self, tensor: Any) -> Node | None:
+        """Returns the one node that reads a tensor, if it is one and the model does not return it."""
+        readers = self.consumers[id(tensor)]
+        return readers[0] if len(readers) == 1 and id(tensor) not in self.outputs else None
+
+
+def tensors(structure: Any) -> list[Any]:
+    """Lists the symbolic tensors in a structure of arguments."""
+    return [leaf for leaf in keras.tree.flatten(structure) if keras.backend.is_keras_tensor(leaf)]
+
+
+def flat_functional(model: Any) -> Any:
+    """Returns a functional model on the same layers, with nested models opened, not compiled.
+
+    Raises:
+        ValueError: the model is not built, or its graph is not known to Keras.
+    """
+    if not model.built:
+        raise ValueError(
+            f"Quantization needs a model that is built. Received: {model.name!r} with built=False. "
+            "Give it a keras.Input, or call it on a batch first."
+        )
+    if not is_graph(model):
+        raise ValueError(
+            "Quantization places its ranges in the graph of a functional or Sequential model. "
+            f"Received: {model.name!r}, a {type(model).__name__}, whose graph Keras does not know. "
+            "Build it from keras.Input and layers."
+        )
+    flat = keras.Model(model.input, model.output, name=model.name)
+    while any(is_graph(op) for op in flat.operations):
+        flat = keras.models.clone_model(flat, clone_function=lambda op: op, call_function=_inline)
+    return flat
+
+
+def is_graph(op: Any) -> bool:
+    """Tells whether an operation is a functional or Sequential model."""
+    return isinstance(op, keras.Sequential) or (
+        isinstance(op, keras.Model) and hasattr(op, "operations") and hasattr(op, "inputs")
+    )
+
+
+def _inline(op: Any, *args: Any, **kwargs: Any) -> Any:
+    # `call` on symbolic tensors makes the inner layers nodes of the outer graph.
+    return op.call(*args, **kwargs) if is_graph(op) else op(*args, **kwargs)
