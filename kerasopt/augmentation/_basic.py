@@ -7,6 +7,7 @@ from kerasopt._serialization import serializable
 from kerasopt._validation import check_choice, check_number
 from kerasopt.augmentation._container import Augmentation
 from kerasopt.augmentation._keras_cv import keras_cv
+from kerasopt.augmentation._rebuild import deserialize, serialize
 
 _FLIPS = {
     "horizontal": "horizontal",
@@ -63,12 +64,11 @@ def basic(
         TypeError: an argument has the wrong type.
 
     Example:
-
-    >>> import keras
-    >>> import kerasopt as ko
-    >>> augmentation = ko.augmentation.basic(rotation=0.1, hue=0, seed=1)
-    >>> [layer.__class__.__name__ for layer in augmentation.layers][:2]
-    ['RandomFlip', 'RandomRotation']
+        >>> import keras
+        >>> import kerasopt as ko
+        >>> augmentation = ko.augmentation.basic(rotation=0.1, hue=0, seed=1)
+        >>> [layer.__class__.__name__ for layer in augmentation.layers][:2]
+        ['RandomFlip', 'RandomRotation']
     """
     low, high = _check_value_range(value_range)
     mode = _check_flip(flip)
@@ -130,6 +130,11 @@ class RGBOnly(keras.layers.Layer):
         super().__init__(**kwargs)
         self.layer = layer
 
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Builds the layer if it is going to run."""
+        if input_shape[-1] == 3 and not self.layer.built:
+            self.layer.build(input_shape)
+
     def call(self, images: Any) -> Any:
         """Returns the images, changed if they have three channels."""
         return self.layer(images) if images.shape[-1] == 3 else images
@@ -141,14 +146,13 @@ class RGBOnly(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Returns the layer, serialized, and what every Keras layer returns."""
         config: dict[str, Any] = super().get_config()
-        config["layer"] = keras.saving.serialize_keras_object(self.layer)
+        config["layer"] = serialize(self.layer)
         return config
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "RGBOnly":
         """Builds the layer from `get_config`."""
-        layer = keras.saving.deserialize_keras_object(config["layer"])
-        return cls(**{**config, "layer": layer})
+        return cls(**{**config, "layer": deserialize(config["layer"])})
 
 
 def _check_flip(flip: Any) -> str | None:

@@ -1,5 +1,6 @@
 """The layer that runs augmentation layers in training only."""
 
+import copy
 import inspect
 import json
 import random
@@ -11,7 +12,7 @@ from kerasopt._backend import keras, tf
 from kerasopt._serialization import serializable
 from kerasopt._validation import check_int
 from kerasopt.augmentation._keras_cv import keras_cv
-from kerasopt.augmentation._rebuild import rebuild, seed_stream
+from kerasopt.augmentation._rebuild import deserialize, rebuild, seed_stream, serialize
 
 
 @serializable
@@ -28,9 +29,10 @@ class Augmentation(keras.layers.Layer):
     global dtype policy, and with a seed where its own is `None`. The caller's objects are left
     alone. A layer with weights, such as an adapted `Normalization`, is used as it is.
 
-    The operations of image warps have no XLA kernel, so `supports_jit` is False: with
-    `jit_compile="auto"`, the default of `compile`, the model is trained without XLA. Asking for
-    `jit_compile=True` fails in the first step as soon as one layer has no XLA kernel.
+    Image warps have no XLA kernel, so `supports_jit` is False: with `jit_compile="auto"`, the
+    default of `compile`, the model trains without XLA, and `jit_compile=True` makes Keras warn
+    and do the same. What runs in a loop of one's own under XLA can apply the container in
+    `tf.data` instead.
 
     Input: images of shape `(batch, height, width, channels)` in the range that the layers expect
     (0–255 for most), integers or floats. Output: the same shape, in the layer's compute dtype.
@@ -55,17 +57,16 @@ class Augmentation(keras.layers.Layer):
             negative, a layer has trainable weights or changes the shape of the images.
 
     Example:
-
-    >>> import keras
-    >>> import kerasopt as ko
-    >>> augmentation = ko.augmentation.Augmentation(
-    ...     [keras.layers.RandomFlip("horizontal"), keras.layers.RandomRotation(0.05)], seed=1
-    ... )
-    >>> images = keras.ops.ones((2, 32, 32, 3)) * 128
-    >>> augmentation(images, training=True).shape
-    TensorShape([2, 32, 32, 3])
-    >>> bool(keras.ops.all(augmentation(images) == images))
-    True
+        >>> import keras
+        >>> import kerasopt as ko
+        >>> augmentation = ko.augmentation.Augmentation(
+        ...     [keras.layers.RandomFlip("horizontal"), keras.layers.RandomRotation(0.05)], seed=1
+        ... )
+        >>> images = keras.ops.ones((2, 32, 32, 3)) * 128
+        >>> augmentation(images, training=True).shape
+        TensorShape([2, 32, 32, 3])
+        >>> bool(keras.ops.all(augmentation(images) == images))
+        True
     """
 
     def __init__(
@@ -87,9 +88,9 @@ class Augmentation(keras.layers.Layer):
         self.fuse = fuse
         self.seed = seed
         self.supports_jit = False
-        self._layer_configs = json.dumps(keras.saving.serialize_keras_object(list(layers)))
+        self._layer_configs = [serialize(layer) for layer in layers]
         # Like Keras's own seed generators; nothing here is secret.
-        seeds = seed_stream(random.getrandbits(31) if seed is None else seed)  # noqa: S311
+        seeds = seed_stream(random.getrandbits(31) if seed is None else seed)
         self._chain = [rebuild(layer, seeds) for layer in layers]
         self._seeds = tuple(next(seeds) for _ in self._chain)
         # In a namespace, for TensorFlow exports every tf.function that is an attribute of a layer.
@@ -148,7 +149,7 @@ class Augmentation(keras.layers.Layer):
         """Returns the arguments of the constructor, the layers as the caller gave them."""
         config: dict[str, Any] = super().get_config()
         config |= {
-            "layers": json.loads(self._layer_configs),
+            "layers": copy.deepcopy(self._layer_configs),
             "fuse": self.fuse,
             "seed": self.seed,
         }
@@ -159,7 +160,7 @@ class Augmentation(keras.layers.Layer):
         """Builds the container from `get_config`, and imports KerasCV if it holds such layers."""
         if '"module": "keras_cv' in json.dumps(config["layers"]):
             keras_cv()
-        layers = [keras.saving.deserialize_keras_object(layer) for layer in config["layers"]]
+        layers = [deserialize(layer) for layer in config["layers"]]
         return cls(**{**config, "layers": layers})
 
 

@@ -37,13 +37,12 @@ def preview(augmentation: Any, images: Any, *, rows: int = 4, columns: int = 6) 
         ValueError: `images` has another shape, or `rows` or `columns` is too small.
 
     Example:
-
-    >>> import numpy as np
-    >>> import kerasopt as ko
-    >>> photos = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3))
-    >>> figure = ko.augmentation.preview(ko.augmentation.basic(), photos, columns=3)
-    >>> len(figure.axes)
-    6
+        >>> import numpy as np
+        >>> import kerasopt as ko
+        >>> photos = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3))
+        >>> figure = ko.augmentation.preview(ko.augmentation.basic(), photos, columns=3)
+        >>> len(figure.axes)
+        6
     """
     if not isinstance(augmentation, keras.layers.Layer):
         raise TypeError(

@@ -1,5 +1,7 @@
 """Copies of the caller's layers: float32 whatever the policy, every open seed filled."""
 
+import contextlib
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,14 +33,53 @@ def rebuild(layer: Any, seeds: Iterator[int]) -> Any:
     """
     if layer.weights:
         return layer
-    try:
+    with _needs_config(layer):
         config = _fill(layer.get_config(), seeds)
-        config["dtype"] = "float32"
-        return type(layer).from_config(config)
+        if "dtype" in config:
+            config["dtype"] = "float32"
+        copy = type(layer).from_config(config)
+    copy.dtype_policy = "float32"
+    return copy
+
+
+def serialize(layer: Any) -> dict[str, Any]:
+    """Returns the serialized layer, in values that JSON holds.
+
+    Raises:
+        ValueError: the layer has no config.
+    """
+    with _needs_config(layer):
+        config: dict[str, Any] = json.loads(json.dumps(keras.saving.serialize_keras_object(layer)))
+    return config
+
+
+def deserialize(config: dict[str, Any]) -> Any:
+    """Builds a layer from what `serialize` returned.
+
+    KerasCV's `RandomApply` and `RandomChoice` do not open the layers in their own config, so for
+    KerasCV this is done before.
+    """
+    if config["module"].startswith("keras_cv"):
+        inner = {key: _open(item) for key, item in config["config"].items() if key != "dtype"}
+        config = {**config, "config": {**config["config"], **inner}}
+    return keras.saving.deserialize_keras_object(config)
+
+
+def _open(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_open(item) for item in value]
+    is_object = isinstance(value, dict) and {"module", "class_name", "config"} <= set(value)
+    return deserialize(value) if is_object else value
+
+
+@contextlib.contextmanager
+def _needs_config(layer: Any) -> Iterator[None]:
+    try:
+        yield
     except (AttributeError, KeyError, NotImplementedError, TypeError, ValueError) as error:
         raise ValueError(
             "`layers` must hold layers that can be rebuilt from their config. "
-            f"Received: {layer.name!r} of class {type(layer).__name__} ({error}). "
+            f"Received: {layer.name!r} of class {type(layer).__name__}. "
             "Give the class a get_config() that returns every argument of its constructor."
         ) from error
 

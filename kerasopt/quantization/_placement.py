@@ -5,9 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kerasopt.quantization._graph import Graph, Node
-from kerasopt.quantization._rules import FUSED_ACTIVATIONS, Rule, activation_name, rule_for
-
-_SOFTMAX = Rule("fixed", fixed_range=(0.0, 255.0 / 256.0))
+from kerasopt.quantization._rules import FUSED_ACTIVATIONS, Rule, activation_name, activation_rule, rule_for
 
 
 @dataclasses.dataclass
@@ -93,12 +91,13 @@ class Plan:
             return
         if node.index in self.kernels:
             self.split[node.index] = Point(Range(f"{node.op.name}_linear_range"))
-        fixed = _SOFTMAX if name in ("softmax", "sigmoid") else None
-        if fixed is None:
-            self.floats.append((f"{node.op.name} ({name})", "no int8 rule for this activation yet"))
-            self._own(node)
+        behind = activation_rule(node.op.activation)
+        if behind.reason:
+            self.floats.append((f"{node.op.name} ({name})", behind.reason))
+        if behind.kind == "fixed":
+            self._place_fixed(node, behind)
         else:
-            self._place_fixed(node, fixed)
+            self._own(node)
 
     def _place_norm(self, node: Node, rule: Rule) -> None:
         if self._fused_before(node, ("kernel",)):
@@ -109,14 +108,14 @@ class Plan:
     def _place_affine(self, node: Node, rule: Rule) -> None:  # noqa: ARG002
         if len(node.outputs[0].shape) != 4 or self._reads_floats(node):
             self.floats.append((node.op.name, "a scale and an offset of its own, not on an image"))
-        self._end_group(node, open_end=isinstance(node.op, _norm_types()))
+        self._end_group(node, open_end=rule_for(node.op).kind == "norm")
 
     def _place_relu(self, node: Node, rule: Rule) -> None:  # noqa: ARG002
         self._own(node)
 
     def _place_add(self, node: Node, rule: Rule) -> None:  # noqa: ARG002
         if len(node.inputs) > 2:
-            self.floats.append((node.op.name, "a sum of three or more"))
+            self.floats.append((node.op.name, "three or more tensors at once"))
         self._end_group(node, open_end=len(node.inputs) <= 2)
 
     def _place_mean(self, node: Node, rule: Rule) -> None:  # noqa: ARG002
@@ -150,7 +149,8 @@ class Plan:
         self._watch(node.outputs[0], Range(f"{node.op.name}_range", fixed=rule.fixed_range))
 
     def _place_own(self, node: Node, rule: Rule) -> None:
-        self.floats.append((node.op.name, rule.reason or "no int8 rule for this operation yet"))
+        if rule.reason:
+            self.floats.append((node.op.name, rule.reason))
         self._own(node)
 
     def _place_float(self, node: Node, rule: Rule) -> None:
@@ -191,12 +191,6 @@ class Plan:
             if point.site >= 0:
                 point.site = point.range.num_sites
                 point.range.num_sites += 1
-
-
-def _norm_types() -> Any:
-    from kerasopt._backend import keras
-
-    return keras.layers.BatchNormalization
 
 
 def _is_float(tensor: Any) -> bool:

@@ -18,15 +18,15 @@ class Rule:
             `"norm"`: BatchNormalization, folded into the kernel before it, else like `"affine"`;
             `"affine"`: per-pixel affine map, a 1x1 convolution in the file;
             `"relu"`: fused into what is before it;
-            `"add"`: own range, both inputs quantized;
+            `"add"`: sum, difference or product of two: own range;
             `"mean"`: own range;
             `"same"`: keeps the scale of its input;
             `"average"`: shares its input's range, ties rounded as TFLite does;
             `"concat"`: all inputs and the output share one range;
             `"fixed"`: output range known beforehand;
-            `"own"`: runs between two ranges, in int8 where TFLite can;
+            `"own"`: own range; with a `reason` it may stay float between its ranges;
             `"float"`: stays float, and so does what reads it directly.
-        reason: why it is float, for the report.
+        reason: why it is or may be float, for the report.
         fixed_range: for `"fixed"`.
     """
 
@@ -36,6 +36,7 @@ class Rule:
 
 
 _KEEPS_SCALE = Rule("same")
+_OWN = Rule("own")
 _UNKNOWN = "no int8 rule for this operation yet"
 
 _BY_LAYER: dict[Any, Rule] = {
@@ -46,6 +47,10 @@ _BY_LAYER: dict[Any, Rule] = {
     layers.Rescaling: Rule("affine"),
     layers.Normalization: Rule("affine"),
     layers.Add: Rule("add"),
+    layers.Subtract: Rule("add"),
+    layers.Multiply: Rule("add"),
+    layers.LeakyReLU: _OWN,
+    layers.PReLU: _OWN,
     layers.GlobalAveragePooling2D: Rule("mean"),
     layers.GlobalMaxPooling2D: _KEEPS_SCALE,
     layers.MaxPooling2D: _KEEPS_SCALE,
@@ -87,11 +92,17 @@ _BY_ACTIVATION: dict[str, Rule] = {
     "softmax": Rule("fixed", fixed_range=(0.0, 255.0 / 256.0)),
     "sigmoid": Rule("fixed", fixed_range=(0.0, 255.0 / 256.0)),
     "tanh": Rule("fixed", fixed_range=(-1.0, 127.0 / 128.0)),
+    "leaky_relu": _OWN,
+    "gelu": _OWN,
+    "hard_silu": _OWN,
+    "exponential": _OWN,
 }
 
 _BY_OPERATION: dict[str, Rule] = {
     "ConvertToTensor": _KEEPS_SCALE,
     "Add": Rule("add"),
+    "Subtract": Rule("add"),
+    "Multiply": Rule("add"),
     "Relu": Rule("relu"),
     "Relu6": Rule("relu"),
 }
@@ -110,7 +121,7 @@ def rule_for(op: Any) -> Rule:
         plain = not op.negative_slope and not op.threshold and op.max_value in (None, 6, 6.0)
         return Rule("relu") if plain else Rule("own", _UNKNOWN)
     if isinstance(op, layers.Activation):
-        return _BY_ACTIVATION.get(activation_name(op.activation), Rule("own", _UNKNOWN))
+        return activation_rule(op.activation)
     if isinstance(op, layers.BatchNormalization) and op.axis not in (-1, 3):
         return Rule("own", "BatchNormalization over another axis than the last")
     if isinstance(op, layers.Softmax) and op.axis != -1:
@@ -122,6 +133,11 @@ def rule_for(op: Any) -> Rule:
     if not isinstance(op, keras.Layer):
         return _BY_OPERATION.get(type(op).__name__, Rule("own", _UNKNOWN))
     return Rule("own", _UNKNOWN)
+
+
+def activation_rule(function: Any) -> Rule:
+    """Returns the rule of an activation function."""
+    return _BY_ACTIVATION.get(activation_name(function), Rule("own", _UNKNOWN))
 
 
 def activation_name(function: Any) -> str:

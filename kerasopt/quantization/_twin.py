@@ -15,6 +15,8 @@ from kerasopt.quantization._layers import FakeQuantize, QuantizedLayer, kernel_a
 from kerasopt.quantization._placement import Plan, Point, Range
 from kerasopt.quantization._rules import rule_for
 
+_CARRYING = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
+
 
 def quantize_aware(model: Any, scheme: str = "int8", *, layers: LayerFilter = None) -> Any:
     """Returns a copy of a model that computes as its int8 TFLite file will.
@@ -128,9 +130,8 @@ def _selector(model: Any, chosen: LayerFilter) -> Callable[[Any], bool]:
     every = walk_layers(model)
     picked = {id(layer) for _, layer in select_layers(every, chosen)}
     known = {id(layer) for _, layer in every}
-    carrying = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
     # Only layers with kernels are chosen one by one; what lies between follows its neighbours.
-    return lambda op: id(op) in picked or id(op) not in known or not isinstance(op, carrying)
+    return lambda op: id(op) in picked or id(op) not in known or not isinstance(op, _CARRYING)
 
 
 def is_quantization_aware(model: Any) -> bool:
@@ -159,10 +160,9 @@ def float_operations(model: Any) -> tuple[tuple[str, str], ...]:
     check_quantization_aware(model)
     source = _strip_ranges(model)
     wrapped = {layer.name for _, layer in walk_layers(model) if isinstance(layer, QuantizedLayer)}
-    carrying = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
 
     def selected(op: Any) -> bool:
-        return not isinstance(op, carrying) or op.name in wrapped
+        return not isinstance(op, _CARRYING) or op.name in wrapped
 
     return tuple(Plan(Graph(source), selected).floats)
 
@@ -206,6 +206,9 @@ class _ConstantRange(keras.layers.Layer):
     def call(self, inputs: Any) -> Any:
         return fake_quantize(inputs, self.low, self.high)
 
+    def compute_output_spec(self, inputs: Any) -> Any:
+        return keras.KerasTensor(inputs.shape, dtype="float32")
+
 
 def export_twin(model: Any) -> Any:
     """Returns the graph to hand to the TFLite converter.
@@ -225,6 +228,7 @@ def export_twin(model: Any) -> Any:
     graph = Graph(flat)
     nodes: dict[int, Node] = {id(node.op): node for node in graph.nodes}
     later: list[tuple[Any, list[np.ndarray]]] = []
+    convolutions: list[Any] = []
 
     def replace(op: Any) -> Any:
         if isinstance(op, FakeQuantize):
@@ -238,12 +242,13 @@ def export_twin(model: Any) -> Any:
         if isinstance(op, QuantizedLayer):
             return _constant_kernel(op, later)
         if _is_affine(op, nodes, graph):
-            return _as_convolution(op, nodes[id(op)], later)
+            convolutions.append(_as_convolution(op, nodes[id(op)], later))
+            return convolutions[-1]
         return op
 
     def call(op: Any, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(op, _ConstantRange):
-            return op(args[0])
+        if isinstance(op, _ConstantRange) or any(op is made for made in convolutions):
+            return op(args[0])  # without `site`, `mask` or `training`
         if _only_for_training(op):
             return args[0]
         return op(*args, **kwargs)
@@ -288,7 +293,7 @@ def _is_affine(op: Any, nodes: dict[int, Node], graph: Graph) -> bool:
         return False
     before = graph.producer.get(id(nodes[id(op)].inputs[0]))
     # Behind a kernel a BatchNormalization is folded by the converter.
-    return kind == "affine" or before is None or not isinstance(before.op, QuantizedLayer)
+    return kind == "affine" or before is None or not isinstance(before.op, (QuantizedLayer, *_CARRYING))
 
 
 def _as_convolution(op: Any, node: Node, later: list[tuple[Any, list[np.ndarray]]]) -> Any:

@@ -5,7 +5,7 @@ fits every width while its text and strokes keep their size.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from matplotlib.ticker import MaxNLocator
@@ -16,6 +16,7 @@ from kerasopt.report._data import Event
 # Two pins closer than this many percent would overlap on a phone; the later one moves up.
 _PIN_WIDTH = 8.0
 _MAX_DOTS = 40
+_Place = Callable[[float, float], tuple[float, float]]
 _FRACTIONS = ("sparsity", "trainable_fraction")
 
 
@@ -87,10 +88,10 @@ def axis_end(history: dict[str, list[float]], events: Sequence[Event]) -> float:
     return float(max(num_epochs(history), math.ceil(latest), 1))
 
 
-def geometry(panel: Panel, end: float) -> dict:
+def geometry(panel: Panel, end: float, *, max_ticks: int = 5) -> dict:
     """Returns what the template draws for one panel."""
     values = [v for curve in panel.curves for _, v in curve.finite]
-    ticks = _value_ticks(values, is_fraction=panel.is_fraction)
+    ticks = _value_ticks(values, max_ticks, is_fraction=panel.is_fraction)
     low, high = ticks[0], ticks[-1]
 
     def place(epoch: float, value: float) -> tuple[float, float]:
@@ -108,7 +109,7 @@ def geometry(panel: Panel, end: float) -> dict:
     }
 
 
-def _line(panel: Panel, curve: Curve, place, *, dots: bool) -> dict:  # type: ignore[no-untyped-def]
+def _line(panel: Panel, curve: Curve, place: _Place, *, dots: bool) -> dict:
     path, pen_down, points = [], False, []
     for epoch, value in zip(curve.epochs, curve.values, strict=True):
         if not math.isfinite(value):
@@ -140,7 +141,7 @@ def _best(panel: Panel) -> str:
     return ""
 
 
-def _value_ticks(values: Sequence[float], *, is_fraction: bool) -> list[float]:
+def _value_ticks(values: Sequence[float], max_ticks: int, *, is_fraction: bool) -> list[float]:
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     if high - low < 1e-9 * max(abs(high), 1e-6):
         margin = abs(high) * 0.1 or 0.5
@@ -149,7 +150,7 @@ def _value_ticks(values: Sequence[float], *, is_fraction: bool) -> list[float]:
         low = 0.0
     if is_fraction:
         low, high = max(low, 0.0), min(high, 1.0)
-    locator = MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10])
+    locator = MaxNLocator(nbins=max_ticks, steps=[1, 2, 2.5, 5, 10])
     return [float(round(t, 12)) for t in locator.tick_values(low, high)]
 
 

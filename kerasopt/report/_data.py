@@ -2,40 +2,17 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from kerasopt._events import Event
 from kerasopt._validation import check_choice, check_int, check_number
 from kerasopt.report._environment import environment
 from kerasopt.report._metrics import check_labels
 from kerasopt.report._pictures import check_picture
 
-EVENT_KINDS = ("unfreeze", "prune", "quantize", "other")
 FILE_KINDS = ("float32", "float16", "dynamic", "int8")
-
-
-@dataclass(frozen=True)
-class Event:
-    """A moment of the training, marked in the learning curves.
-
-    Args:
-        epoch: Float >= 0, position on the epoch axis; `0.0` is the start of the first epoch and
-            `1.0` its end.
-        kind: `"unfreeze"`, `"prune"`, `"quantize"` or `"other"`; gives the colour.
-        label: What happened, such as `"block_6 and up unfrozen"`.
-
-    Raises:
-        ValueError: The epoch is negative or not finite, or the kind is unknown.
-    """
-
-    epoch: float
-    kind: Literal["unfreeze", "prune", "quantize", "other"]
-    label: str
-
-    def __post_init__(self) -> None:
-        check_number("epoch", self.epoch, low=0.0)
-        check_choice("kind", self.kind, EVENT_KINDS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +62,7 @@ class FileRow:
     """
 
     name: str
-    kind: Literal["float32", "float16", "dynamic", "int8"]
+    kind: str
     size: int
     gzip_size: int
     accuracy: float | None

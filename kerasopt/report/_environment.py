@@ -27,7 +27,6 @@ def environment() -> dict[str, str]:
         `"platform"`.
 
     Example:
-
     >>> sorted(environment())[:3]
     ['ai-edge-litert', 'keras', 'kerasopt']
     """
@@ -41,10 +40,8 @@ def environment() -> dict[str, str]:
 
 def _version(names: tuple[str, ...]) -> str:
     for name in names:
-        try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+        for found in importlib.metadata.distributions(name=name):
+            return found.version
     return "not installed"
 
 

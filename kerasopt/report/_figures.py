@@ -7,6 +7,7 @@ Figures are made with `matplotlib.figure.Figure`, so no backend is chosen and no
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
@@ -39,7 +40,6 @@ def plot_history(history: dict[str, list[float]], events: Sequence[Event] = ()) 
         ValueError: The history is empty.
 
     Example:
-
     >>> figure = plot_history({"loss": [1.0, 0.5], "val_loss": [1.1, 0.7]})
     >>> len(figure.axes)
     1
@@ -60,20 +60,22 @@ def plot_history(history: dict[str, list[float]], events: Sequence[Event] = ()) 
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if panel.is_fraction:
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-        _finish(axes, events)
+        _finish(axes, events, named=panel is shown[0])
+        if panel is shown[0] or len(panel.curves) > 1:
+            axes.legend(frameon=False, fontsize=8)
     for axes in list(grid.flat)[len(shown) :]:
         axes.remove()
     figure.tight_layout()
     return figure
 
 
-def _finish(axes, events: Sequence[Event]) -> None:  # type: ignore[no-untyped-def]
+def _finish(axes: Axes, events: Sequence[Event], *, named: bool) -> None:
     for event in events:
         color = COLORS[event.kind]
-        axes.axvline(event.epoch, color=color, lw=1.2, ls="--", label=event.label)
+        label = event.label if named else None
+        axes.axvline(event.epoch, color=color, lw=1.2, ls="--", label=label)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.25)
-    axes.legend(frameon=False, fontsize=8)
 
 
 def plot_confusion(matrix: np.ndarray, class_names: Sequence[str]) -> Figure:
@@ -91,7 +93,6 @@ def plot_confusion(matrix: np.ndarray, class_names: Sequence[str]) -> Figure:
         ValueError: The matrix is not square or the number of names differs.
 
     Example:
-
     >>> figure = plot_confusion(np.eye(2, dtype=int), ["cat", "dog"])
     >>> [text.get_text() for text in figure.axes[0].get_xticklabels()]
     ['cat', 'dog']

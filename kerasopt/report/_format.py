@@ -7,10 +7,10 @@ MISSING = "–"
 
 
 def percent(fraction: float | None) -> str:
-    """Returns a fraction as a percentage with one digit; only a true 1 is written as 100.
+    r"""Returns a fraction as a percentage with one digit; only a true 1 is written as 100.
 
     >>> percent(0.9354)
-    '93.5\\u202f%'
+    '93.5\u202f%'
     """
     if fraction is None or not math.isfinite(fraction):
         return MISSING
@@ -34,10 +34,10 @@ def points(difference: float) -> str:
 
 
 def size(count: int | None) -> str:
-    """Returns a number of bytes in B, KiB or MiB.
+    r"""Returns a number of bytes in B, KiB or MiB.
 
     >>> size(4_300_000)
-    '4.10\\u202fMiB'
+    '4.10\u202fMiB'
     """
     if count is None:
         return MISSING
@@ -69,10 +69,10 @@ def times(ratio: float) -> str:
 
 
 def integer(value: int | None) -> str:
-    """Returns a whole number with its thousands apart.
+    r"""Returns a whole number with its thousands apart.
 
     >>> integer(1234567)
-    '1\\u202f234\\u202f567'
+    '1\u202f234\u202f567'
     """
     return MISSING if value is None else f"{value:,}".replace(",", NARROW)
 

@@ -8,11 +8,11 @@ from kerasopt._validation import check_int
 
 
 class Pair(NamedTuple):
-    """One kind of mistake: `count` of the `total` photos of `actual` were called `predicted`."""
+    """One kind of mistake: `wrong` of the `total` photos of `actual` were called `predicted`."""
 
     actual: int
     predicted: int
-    count: int
+    wrong: int
     total: int
 
 
@@ -56,7 +56,6 @@ def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: i
         TypeError: The classes are not integers.
 
     Example:
-
     >>> confusion_matrix([0, 0, 1], [0, 1, 1], 2)
     array([[1, 1],
            [0, 1]])
@@ -89,5 +88,5 @@ def confused_pairs(matrix: np.ndarray, limit: int) -> list[Pair]:
         for i, j in np.argwhere(matrix)
         if i != j
     ]
-    pairs.sort(key=lambda p: (-p.count, -p.count / p.total, p.actual, p.predicted))
+    pairs.sort(key=lambda p: (-p.wrong, -p.wrong / p.total, p.actual, p.predicted))
     return pairs[:limit]

@@ -2,12 +2,13 @@
 
 import os
 import pathlib
-import secrets
 from typing import Any
 
 import jinja2
 import numpy as np
+from markupsafe import Markup, escape
 
+from kerasopt._files import write_atomic
 from kerasopt.report import _format as fmt
 from kerasopt.report._curves import axis_end, geometry, panels, pins
 from kerasopt.report._data import FileRow, RunReport
@@ -21,7 +22,7 @@ _MAX_COLUMNS = 9
 _MAX_PANELS = 8  # loss, accuracy and six more
 
 
-def write_report(report: RunReport, path: str | os.PathLike) -> pathlib.Path:
+def write_report(report: RunReport, path: str | os.PathLike[str]) -> pathlib.Path:
     """Writes the page of a run, whole or not at all.
 
     The page loads nothing: style and pictures are inside it, and a content security policy in its
@@ -39,25 +40,11 @@ def write_report(report: RunReport, path: str | os.PathLike) -> pathlib.Path:
         ValueError: The folder does not exist, or the path is a folder.
 
     Example:
-
     ```python
     ko.report.write_report(report, "run/report.html")
     ```
     """
-    path = pathlib.Path(path)
-    if not path.parent.is_dir() or path.is_dir():
-        raise ValueError(
-            "`path` must be a file in an existing folder. "
-            f"Received: path={str(path)!r}. Create the folder, then name a file in it."
-        )
-    content = render(report).encode("utf-8")
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+    return write_atomic(path, render(report))
 
 
 def render(report: RunReport) -> str:
@@ -80,9 +67,19 @@ def _templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    templates.filters["code"] = _code
     names = ("percent", "size", "milliseconds", "integer")
     templates.filters.update({name: getattr(fmt, name) for name in names})
     return templates
+
+
+def _code(text: str) -> Markup:
+    """Returns escaped text with what stands between backticks set as code."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:  # a lone backtick is only a character
+        return escape(text)
+    tagged = (Markup("<code>{}</code>").format(p) if i % 2 else p for i, p in enumerate(parts))
+    return Markup("").join(tagged)
 
 
 def _context(report: RunReport) -> dict[str, Any]:
@@ -108,15 +105,13 @@ def _figures(report: RunReport, shipped: FileRow | None) -> list[dict[str, str]]
     keras = shipped.keras_accuracy
     known = accuracy is not None and keras is not None
     tiles = [
-        _figure(
-            fmt.percent(accuracy), "Accuracy of the shipped file", _tested(report), tone="lead"
-        ),
+        _figure(fmt.percent(accuracy), "Test accuracy, shipped file", _tested(report), tone="lead"),
         _figure(
             fmt.percent(keras),
-            "Accuracy of the Keras model",
+            "Keras model",
             f"file: {fmt.points(accuracy - keras)}" if known else "",  # type: ignore[operator]
         ),
-        _figure(fmt.percent(shipped.agreement), "Agreement", "same class from file and model"),
+        _figure(fmt.percent(shipped.agreement), "Agreement", "file and model, same class"),
         _figure(fmt.size(shipped.size), "Size", _smaller(report, shipped)),
     ]
     if shipped.milliseconds:
@@ -166,13 +161,13 @@ def _splits(report: RunReport) -> dict[str, Any]:
 
 def _curves(report: RunReport) -> dict[str, Any]:
     end = axis_end(report.history, report.events)
-    drawn = [geometry(panel, end) for panel in panels(report.history)]
-    main = [p for p in drawn if p["key"] == "loss" or p["title"] == "Accuracy"]
-    rest = [p for p in drawn if p not in main]
+    shown = panels(report.history)[:_MAX_PANELS]
+    main = [panel for panel in shown if panel.key == "loss" or panel.title == "Accuracy"]
+    rest = [panel for panel in shown if panel not in main]
     marks = pins(report.events, end)
     return {
-        "main": main,
-        "rest": rest[: _MAX_PANELS - len(main)],
+        "main": [geometry(panel, end) for panel in main],
+        "rest": [geometry(panel, end, max_ticks=3) for panel in rest],
         "pins": marks,
         "levels": 1 + max((pin["level"] for pin in marks), default=-1),
     }
@@ -198,7 +193,7 @@ def _answers(report: RunReport) -> dict[str, Any]:
         share = [float(n / totals[i]) if totals[i] else 0.0 for n in matrix[i]]
         cells = [(int(n), s, i == j) for j, (n, s) in enumerate(zip(matrix[i], share, strict=True))]
         rows.append({"name": names[i], "total": int(totals[i]), "cells": cells})
-    pairs = confused_pairs(matrix, 8 if rows else 20)
+    pairs = confused_pairs(matrix, 6 if rows else 20)
     return {
         "count": int(matrix.sum()),
         "wrong": int(matrix.sum() - matrix.trace()),
@@ -208,7 +203,7 @@ def _answers(report: RunReport) -> dict[str, Any]:
             (names[i], value, int(matrix[i, i]), int(totals[i]))
             for i, value in class_accuracy(matrix)
         ],
-        "pairs": [(names[p.actual], names[p.predicted], p.count, p.total) for p in pairs],
+        "pairs": [(names[p.actual], names[p.predicted], p.wrong, p.total) for p in pairs],
         "confidence": _confidence(report),
     }
 

@@ -1,8 +1,8 @@
 """The one place that touches the compiled train step: sessions, moments and the callback base."""
 
-from kerasopt.training._callback import Event, TrainingCallback
+from kerasopt.training._callback import TrainingCallback
 from kerasopt.training._optimizer import build_optimizer
 from kerasopt.training._session import Session, session
 from kerasopt.training._timeline import Moment, Timeline, check_moment
 
-__all__ = ["Event", "Moment", "Session", "Timeline", "TrainingCallback", "build_optimizer", "check_moment", "session"]
+__all__ = ["Moment", "Session", "Timeline", "TrainingCallback", "build_optimizer", "check_moment", "session"]

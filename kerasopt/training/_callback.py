@@ -1,26 +1,11 @@
 """The base of every callback that changes a model during `fit`."""
 
-import dataclasses
 from typing import Any
 
 from kerasopt._backend import keras
+from kerasopt._events import Event
 from kerasopt.training._session import Session, session
 from kerasopt.training._timeline import Timeline
-
-
-@dataclasses.dataclass(frozen=True)
-class Event:
-    """Something a callback did, for the learning curves.
-
-    Args:
-        epoch: where, in epochs; 0.0 is the start of the first one.
-        kind: `"unfreeze"`, `"prune"`, `"quantize"` or `"other"`.
-        label: what, in a few words.
-    """
-
-    epoch: float
-    kind: str
-    label: str
 
 
 class TrainingCallback(keras.callbacks.Callback):
@@ -30,7 +15,7 @@ class TrainingCallback(keras.callbacks.Callback):
     `self.session`, so that it comes off again also after an exception.
 
     Attributes:
-        events: list of `Event`, what happened in the last `fit` and when.
+        events: list of `ko.report.Event`, what happened in the last `fit` and when.
     """
 
     session: Session

@@ -1,7 +1,8 @@
 """An optimizer that knows every variable that may ever train."""
 
-from collections import defaultdict, deque
 from typing import Any
+
+from kerasopt._backend import keras
 
 
 def build_optimizer(model: Any, variables: list[Any]) -> None:
@@ -19,22 +20,47 @@ def build_optimizer(model: Any, variables: list[Any]) -> None:
     if not optimizer.built:
         optimizer.build(variables)
         return
-    inner = getattr(optimizer, "inner_optimizer", optimizer)  # behind a LossScaleOptimizer
-    if _knows(inner, variables):
+    known = _built_on(optimizer)
+    if {id(variable) for variable in variables} <= {id(variable) for variable in known}:
         return
-    values: dict[str, deque[Any]] = defaultdict(deque)
-    for variable in optimizer.variables:
-        values[variable.path].append(variable.numpy())
     grown = type(optimizer).from_config(optimizer.get_config())
     grown.build(variables)
-    for variable in grown.variables:
-        if values[variable.path]:
-            variable.assign(values[variable.path].popleft())
+    place = {id(variable): index for index, variable in enumerate(variables)}
+    _carry(optimizer, grown, [place.get(id(variable)) for variable in known])
     model.optimizer = grown
+    # The step traced before holds the old optimizer.
+    type(model).make_train_function(model, force=True)
 
 
-def _knows(optimizer: Any, variables: list[Any]) -> bool:
-    # Keras has no public list of the variables an optimizer was built on; `get_config` and
-    # `variables` name slots only. Pinned by tests/test_training.py.
-    known = {id(variable) for variable in optimizer._trainable_variables}
-    return all(id(variable) in known for variable in variables)
+# Keras has no public way to tell which variables an optimizer was built on, nor which slot belongs
+# to which of them (Adafactor gives all its slots the same few names). These two functions hold
+# that exception: slots are lists in the order of the variables. Pinned by tests/test_training.py.
+
+
+def _built_on(optimizer: Any) -> list[Any]:
+    inner = getattr(optimizer, "inner_optimizer", optimizer)  # behind a LossScaleOptimizer
+    return list(inner._trainable_variables)
+
+
+def _carry(old: Any, new: Any, places: list[int | None]) -> None:
+    """Copies every slot of `old` to `new`; `places` maps an index of the old lists to the new."""
+    for name, value in vars(old).items():
+        target = vars(new).get(name)
+        if name in ("_variables", "_trainable_variables") or name.startswith("_self_"):
+            continue  # the model's own variables, and TensorFlow's bookkeeping
+        if isinstance(value, keras.optimizers.Optimizer):
+            _carry(value, target, places)
+        elif isinstance(value, list) and len(value) == len(places):
+            for slot, place in zip(value, places, strict=True):
+                if place is not None:
+                    _copy(slot, target[place])
+        elif isinstance(value, dict):
+            for key in value.keys() & (target or {}).keys():
+                _copy(value[key], target[key])
+        else:
+            _copy(value, target)
+
+
+def _copy(source: Any, target: Any) -> None:
+    if isinstance(source, keras.Variable) and isinstance(target, keras.Variable):
+        target.assign(source)

@@ -1,0 +1,83 @@
+"""Data in the forms that users have it, as one stream of batches."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from kerasopt._backend import keras, tf
+
+Batch = tuple[np.ndarray, np.ndarray | None]
+
+
+def batches(data: Any, *, name: str, batch_size: int = 32) -> Iterator[Batch]:
+    """Yields `(x, y)` batches as arrays; `y` is `None` where the data has no labels.
+
+    Args:
+        data: an array `x`, a tuple `(x, y)` of arrays, a batched `tf.data.Dataset`, a
+            `keras.utils.PyDataset`, or an iterable of batches `x` or `(x, y)`.
+        name: the argument's name, for errors.
+        batch_size: used for arrays.
+
+    Raises:
+        TypeError: the data is none of these.
+        ValueError: it is empty, or `x` and `y` differ in length.
+    """
+    empty = True
+    for batch in _stream(data, name, batch_size):
+        parts = batch if isinstance(batch, tuple | list) else (batch,)
+        x = np.asarray(parts[0])
+        y = np.asarray(parts[1]) if len(parts) > 1 and parts[1] is not None else None
+        if y is not None and len(x) != len(y):
+            raise ValueError(
+                f"`{name}` must hold as many labels as inputs. Received: {len(x)} and {len(y)}."
+            )
+        empty = empty and not len(x)
+        yield x, y
+    if empty:
+        raise ValueError(f"`{name}` must hold at least one example. Received: no data.")
+
+
+def _stream(data: Any, name: str, batch_size: int) -> Iterator[Any]:
+    if isinstance(data, tf.data.Dataset):
+        yield from data.as_numpy_iterator()
+    elif isinstance(data, keras.utils.PyDataset):
+        yield from (data[index] for index in range(len(data)))
+    elif _is_array(data):
+        yield from _slices((data,), batch_size)
+    elif isinstance(data, tuple) and len(data) in (2, 3) and all(_is_array(part) for part in data[:2]):
+        if len(data[0]) != len(data[1]):
+            raise ValueError(
+                f"`{name}` must hold as many labels as inputs. "
+                f"Received: {len(data[0])} and {len(data[1])}."
+            )
+        yield from _slices(data[:2], batch_size)
+    elif hasattr(data, "__iter__") and not isinstance(data, str | bytes | dict):
+        yield from data
+    else:
+        raise TypeError(
+            f"`{name}` must be an array, a tuple (x, y), a tf.data.Dataset or an iterable of "
+            f"batches. Received: {name} of type {type(data).__name__}."
+        )
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, np.ndarray) or tf.is_tensor(value)
+
+
+def _slices(arrays: tuple[Any, ...], batch_size: int) -> Iterator[Any]:
+    for start in range(0, len(arrays[0]), batch_size):
+        yield tuple(np.asarray(array[start : start + batch_size]) for array in arrays)
+
+
+def class_indices(labels: np.ndarray) -> np.ndarray:
+    """Returns integer classes (n,) from integer or one-hot labels."""
+    if labels.ndim == 2 and labels.shape[-1] > 1:
+        return labels.argmax(axis=-1)
+    return labels.reshape(len(labels)).astype("int64")
+
+
+def top_class(outputs: np.ndarray) -> np.ndarray:
+    """Returns the class (n,) of highest output, or `output > 0.5` of a single one."""
+    flat = outputs.reshape(len(outputs), -1)
+    return flat.argmax(axis=-1) if flat.shape[-1] > 1 else (flat[:, 0] > 0.5).astype("int64")

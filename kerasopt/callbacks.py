@@ -1,0 +1,7 @@
+"""The index of every callback, because that is where a Keras user looks."""
+
+from kerasopt.pruning import PruneLowMagnitude
+from kerasopt.quantization import QuantizeAware
+from kerasopt.transfer import Unfreeze
+
+__all__ = ["PruneLowMagnitude", "QuantizeAware", "Unfreeze"]

@@ -1,0 +1,114 @@
+"""The file beside the model it came from, on the same data."""
+
+import dataclasses
+import gzip
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from kerasopt._data import batches, class_indices, top_class
+from kerasopt.export._interpreter import TFLiteModel
+
+
+class VerificationError(RuntimeError):
+    """The file does not compute what the model computes.
+
+    Attributes:
+        result: the `ExportResult` with the figures; its `path` is the rejected file, if written.
+    """
+
+    def __init__(self, message: str, result: "ExportResult") -> None:
+        super().__init__(message)
+        self.result = result
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportResult:
+    """A TFLite file and how it compares with the model it came from.
+
+    Attributes:
+        path: where the file is, or `None` when it was not written.
+        content: its bytes.
+        size: bytes.
+        gzip_size: bytes after gzip, what a download costs.
+        quantize: `None`, `"float16"`, `"dynamic"` or `"int8"`.
+        input_dtype: `"uint8"`, `"int8"` or `"float32"`.
+        output_dtype: likewise.
+        operators: names of the operators in the file.
+        labels: class names, or `None`.
+        samples: inputs compared; 0 without `verify`.
+        agreement: fraction of the inputs with the same top class, or `None`.
+        max_error: largest difference of an output, in the unit of the outputs, or `None`.
+        accuracy: of the file, or `None` without labels.
+        keras_accuracy: of the Keras model on the same inputs, or `None` without labels.
+        float_operations: `(operation, reason)` for what stays float in an int8 file.
+    """
+
+    path: pathlib.Path | None
+    content: bytes = dataclasses.field(repr=False)
+    size: int
+    gzip_size: int
+    quantize: str | None
+    input_dtype: str
+    output_dtype: str
+    operators: tuple[str, ...] = dataclasses.field(repr=False)
+    labels: tuple[str, ...] | None = dataclasses.field(default=None, repr=False)
+    samples: int = 0
+    agreement: float | None = None
+    max_error: float | None = None
+    accuracy: float | None = None
+    keras_accuracy: float | None = None
+    float_operations: tuple[tuple[str, str], ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns everything but the bytes, ready for JSON."""
+        values = dataclasses.asdict(dataclasses.replace(self, content=b""))
+        del values["content"]
+        values["path"] = None if self.path is None else self.path.name
+        return values
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Outputs of a Keras model and a file on the same inputs."""
+
+    samples: int
+    agreement: float
+    max_error: float
+    accuracy: float | None
+    keras_accuracy: float | None
+
+
+def compare(model: Any, lite: TFLiteModel, data: Any) -> Comparison:
+    """Runs a Keras model and a file on the same data."""
+    expected, found, labels = [], [], []
+    for x, y in batches(data, name="verify"):
+        expected.append(np.asarray(model.predict_on_batch(x), "float32"))
+        found.append(lite.predict(x))
+        if y is not None:
+            labels.append(class_indices(y))
+    keras_out, lite_out = np.concatenate(expected), np.concatenate(found)
+    classes, lite_classes = top_class(keras_out), top_class(lite_out)
+    truth = np.concatenate(labels) if labels else None
+    return Comparison(
+        samples=len(keras_out),
+        agreement=float(np.mean(classes == lite_classes)),
+        max_error=float(np.max(np.abs(keras_out - lite_out))),
+        accuracy=None if truth is None else float(np.mean(lite_classes == truth)),
+        keras_accuracy=None if truth is None else float(np.mean(classes == truth)),
+    )
+
+
+def describe(content: bytes, quantize: str | None, lite: TFLiteModel) -> ExportResult:
+    """Returns the result of a conversion before any comparison."""
+    return ExportResult(
+        path=None,
+        content=content,
+        size=len(content),
+        gzip_size=len(gzip.compress(content, mtime=0)),
+        quantize=quantize,
+        input_dtype=lite.input_dtype,
+        output_dtype=lite.output_dtype,
+        operators=lite.operators,
+    )

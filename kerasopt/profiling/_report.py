@@ -1,0 +1,185 @@
+"""The report: one row per layer or operator, totals, a table."""
+
+import dataclasses
+import io
+from typing import Any
+
+Shape = tuple[int | None, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerProfile:
+    """The numbers of one layer of a Keras model, or of one operator of a TFLite file.
+
+    Zeros and distinct values are those of the kernels: weights of rank 2 and more. A bias of
+    zeros, or a fresh BatchNormalization, does not make a layer sparse.
+
+    Attributes:
+        name: path of the layer, or name of the operator's output tensor.
+        kind: class of the layer, or name of the operator.
+        output_shape: shape of the (first) output with the batch, `None` where unknown.
+        dtype: dtype of the output.
+        parameters: number of weights, biases and statistics included.
+        kernel_parameters: number of weights in kernels.
+        zeros: number of kernel weights that are exactly zero; of a quantized kernel, those that
+            stand for zero.
+        distinct: number of distinct values in the kernels, 0 without kernels.
+        num_bits: bits of one kernel weight as it is stored, 0 without weights.
+        bytes: bytes of the weights as they are stored.
+        macs: multiply-accumulate operations for one image, all calls of the layer together;
+            `None` if a size is unknown.
+    """
+
+    name: str
+    kind: str
+    output_shape: Shape | None
+    dtype: str
+    parameters: int
+    kernel_parameters: int
+    zeros: int
+    distinct: int
+    num_bits: int
+    bytes: int
+    macs: int | None
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of the kernel weights that are zero, 0–1."""
+        return self.zeros / self.kernel_parameters if self.kernel_parameters else 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Profile:
+    """The numbers of a model: rows, totals, and a table of them when printed.
+
+    What several layers share is counted once, with the first of them, so totals are sums.
+
+    Attributes:
+        source: what was read: name of the model or path of the file.
+        rows: a `LayerProfile` per layer or operator, in order.
+        file_bytes: size of the file, `None` for a model in memory.
+        notes: sentences on what could not be counted.
+    """
+
+    source: str
+    rows: tuple[LayerProfile, ...]
+    file_bytes: int | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights, biases and statistics included."""
+        return sum(row.parameters for row in self.rows)
+
+    @property
+    def kernel_parameters(self) -> int:
+        """Number of weights in kernels: weights of rank 2 and more."""
+        return sum(row.kernel_parameters for row in self.rows)
+
+    @property
+    def zeros(self) -> int:
+        """Number of kernel weights that are zero."""
+        return sum(row.zeros for row in self.rows)
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of the kernel weights that are zero, 0–1."""
+        return self.zeros / self.kernel_parameters if self.kernel_parameters else 0.0
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the weights as they are stored."""
+        return sum(row.bytes for row in self.rows)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulate operations for one image, as far as they are known."""
+        return sum(row.macs or 0 for row in self.rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns everything, totals included, in values that JSON holds."""
+        rows = []
+        for row in self.rows:
+            shape = None if row.output_shape is None else list(row.output_shape)
+            values = {**dataclasses.asdict(row), "output_shape": shape, "sparsity": row.sparsity}
+            rows.append(values)
+        totals = ("parameters", "kernel_parameters", "zeros", "sparsity", "bytes", "macs")
+        return {
+            "source": self.source,
+            "file_bytes": self.file_bytes,
+            **{name: getattr(self, name) for name in totals},
+            "notes": list(self.notes),
+            "rows": rows,
+        }
+
+    def table(self) -> str:
+        """Returns the rows and totals as aligned text, without colours."""
+        from rich.console import Console
+
+        # Wider than any row: lines are for the terminal to wrap, and for files never.
+        console = Console(file=io.StringIO(), width=400, no_color=True, highlight=False)
+        console.print(_rich_table(self))
+        lines = [line.rstrip() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+        if self.file_bytes is not None:
+            lines.append(f"File: {self.file_bytes:,} bytes.")
+        return "\n".join([*lines, *self.notes])
+
+    def __str__(self) -> str:
+        return self.table()
+
+
+_LONGEST_NAME = 48
+_COLUMNS = ("params", "zeros", "sparsity", "distinct", "bits", "KiB", "MMACs")
+
+
+def _rich_table(profile: Profile) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=profile.source, title_justify="left", box=box.SIMPLE_HEAD, show_footer=True)
+    table.add_column("layer", footer="total", no_wrap=True)
+    table.add_column("kind", no_wrap=True)
+    table.add_column("output", no_wrap=True)
+    total = (
+        f"{profile.parameters:,}",
+        f"{profile.zeros:,}",
+        f"{profile.sparsity:.1%}",
+        "",
+        "",
+        f"{profile.bytes / 1024:,.1f}",
+        f"{profile.macs / 1e6:,.2f}",
+    )
+    for name, footer in zip(_COLUMNS, total, strict=True):
+        table.add_column(name, footer=footer, justify="right", no_wrap=True)
+    for row in profile.rows:
+        table.add_row(_short(row.name), row.kind, _shape(row.output_shape), *_numbers(row))
+    return table
+
+
+def _short(name: str) -> str:
+    """Shortens the names of TFLite tensors, which join what was fused with `;`."""
+    first = name.split(";")[0]
+    if first != name or len(first) > _LONGEST_NAME:
+        first = "/".join(first.split("/")[-2:])
+    return first if len(first) <= _LONGEST_NAME else "…" + first[1 - _LONGEST_NAME :]
+
+
+def _numbers(row: LayerProfile) -> list[str]:
+    """The numbers of a row; what a layer does not have stays blank."""
+    has_kernel = row.kernel_parameters > 0
+    macs = "?" if row.macs is None else f"{row.macs / 1e6:,.2f}" if row.macs else ""
+    return [
+        f"{row.parameters:,}" if row.parameters else "",
+        f"{row.zeros:,}" if has_kernel else "",
+        f"{row.sparsity:.1%}" if has_kernel else "",
+        f"{row.distinct:,}" if has_kernel else "",
+        str(row.num_bits) if row.num_bits else "",
+        f"{row.bytes / 1024:,.1f}" if row.bytes else "",
+        macs,
+    ]
+
+
+def _shape(shape: Shape | None) -> str:
+    if shape is None:
+        return ""
+    return "×".join("?" if size is None else str(size) for size in shape)

@@ -1,0 +1,101 @@
+"""The rows of a TFLite file: one for each operator."""
+
+import dataclasses
+import math
+
+from kerasopt.profiling._report import LayerProfile, Profile
+from kerasopt.profiling._tflite_file import (
+    Operator,
+    Tensor,
+    constant_values,
+    num_bits,
+    read_operators,
+)
+from kerasopt.profiling._weights import Weight, count
+
+_INTEGERS = ("INT32", "INT64", "UINT32", "UINT64", "BOOL", "STRING")
+
+
+def profile_tflite(content: bytes, *, source: str) -> Profile:
+    """Profiles a TFLite file, given its bytes.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    operators = read_operators(content)
+    expanded: dict[int, Tensor] = {}
+    rows = []
+    seen: set[int] = set()
+    for operator in operators:
+        stored = operator.inputs[0] if operator.inputs else None
+        if operator.kind == "DEQUANTIZE" and stored is not None and stored.data is not None:
+            # A float16 constant on its way to the operator that uses it: counted there.
+            expanded[id(operator.outputs[0])] = stored
+            continue
+        inputs = tuple(expanded.get(id(tensor), tensor) for tensor in operator.inputs)
+        try:
+            rows.append(_row(operator._replace(inputs=inputs), seen))
+        except (ValueError, IndexError) as error:
+            raise ValueError(
+                f"`content` must be a whole TFLite file. Received: {len(content):,} bytes "
+                f"that are damaged ({error}). Copy or convert it again."
+            ) from error
+    return Profile(source, tuple(rows), len(content))
+
+
+def _row(operator: Operator, seen: set[int]) -> LayerProfile:
+    weights = []
+    other_bytes = 0
+    for tensor in operator.inputs:
+        if tensor is None or tensor.data is None or tensor.buffer in seen:
+            continue
+        seen.add(tensor.buffer)
+        if _is_weight(tensor):
+            weights.append(_weight(tensor))
+        else:
+            other_bytes += tensor.data.size
+    output = operator.outputs[0] if operator.outputs else None
+    row = LayerProfile(
+        output.name if output else operator.kind,
+        operator.kind,
+        output.shape if output else None,
+        output.type.lower() if output else "",
+        macs=_macs(operator),
+        **count(weights)._asdict(),
+    )
+    return dataclasses.replace(row, bytes=row.bytes + other_bytes)
+
+
+def _is_weight(tensor: Tensor) -> bool:
+    """Shapes, axes and paddings are integers without a scale; biases of int32 have one."""
+    return tensor.is_quantized or tensor.type not in _INTEGERS
+
+
+def _weight(tensor: Tensor) -> Weight:
+    return Weight(
+        values=constant_values(tensor),
+        num_bits=num_bits(tensor),
+        num_bytes=0 if tensor.data is None else tensor.data.size,
+        size=math.prod(tensor.shape),
+        is_kernel=len(tensor.shape) >= 2,
+    )
+
+
+def _macs(operator: Operator) -> int:
+    """MACs of one image: every shape of a file has a batch of one unless it was fixed."""
+    if operator.kind not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"):
+        return 0
+    first, kernel = operator.inputs[:2]
+    if first is None or kernel is None or not operator.outputs:
+        raise ValueError(f"an operator {operator.kind} without its inputs")
+    output = math.prod(operator.outputs[0].shape[1:])
+    if operator.kind == "CONV_2D":  # kernel (filters, height, width, channels)
+        return output * math.prod(kernel.shape[1:])
+    if operator.kind == "DEPTHWISE_CONV_2D":  # (1, height, width, channels)
+        return output * math.prod(kernel.shape[1:3])
+    if operator.kind == "FULLY_CONNECTED":  # (units, inputs)
+        return output * kernel.shape[-1]
+    images = operator.inputs[2]
+    if images is None:
+        raise ValueError("an operator TRANSPOSE_CONV without its images")
+    return math.prod(images.shape[1:]) * math.prod(kernel.shape[:3])

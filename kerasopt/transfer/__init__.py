@@ -1,0 +1,8 @@
+"""Transfer learning: a pretrained backbone with a new head, its blocks, its unfreezing."""
+
+from kerasopt.transfer._blocks import Block, Blocks, blocks
+from kerasopt.transfer._classifier import build_classifier, split_layers
+from kerasopt.transfer._preprocessing import Preprocess
+from kerasopt.transfer._unfreeze import Unfreeze
+
+__all__ = ["Block", "Blocks", "Preprocess", "Unfreeze", "blocks", "build_classifier", "split_layers"]

@@ -1,0 +1,215 @@
+"""Image classifiers: a backbone with a new head, raw pixels in, logits out."""
+
+import os
+from typing import Any
+
+from kerasopt._backend import keras
+from kerasopt._layer_filter import walk_layers
+from kerasopt._validation import check_choice, check_int, check_number
+from kerasopt.transfer._backbones import (
+    APPLICATIONS,
+    DEFAULT_SHAPE,
+    Shape,
+    get_backbone,
+    no_feature_maps,
+    resolve_shape,
+)
+from kerasopt.transfer._graph import GraphCopier, find_pool, is_graph
+from kerasopt.transfer._preprocessing import Preprocess, family_of, is_identity
+
+HEADS = ("features", "gap", "fc")
+# The names are how a saved model knows its head again, and which kind of head it is.
+_POOL, _FEATURES_POOL = "head_pool", "head_features_pool"
+_HEAD_NAMES = (_POOL, _FEATURES_POOL, "head_dense", "head_dropout", "logits")
+
+
+def build_classifier(
+    backbone: str | os.PathLike[str] | Any,
+    num_classes: int,
+    *,
+    head: str = "gap",
+    input_shape: Shape = DEFAULT_SHAPE,
+    weights: str | os.PathLike[str] | None = "imagenet",
+    augmentation: Any = None,
+    dropout: float = 0.2,
+    preprocessing: Any = None,
+    name: str | None = None,
+) -> Any:
+    """Builds an image classifier from a backbone: raw 0–255 pixels in, logits out.
+
+    The result is an ordinary functional model. The backbone's layers stand flat in it, under
+    their own names, behind the augmentation and the scaling of the pixels. Train it with
+    `keras.losses.SparseCategoricalCrossentropy(from_logits=True)`.
+
+    The backbone starts trainable, except with `head="features"`. `ko.transfer.Unfreeze` freezes
+    it when `fit` begins and opens it as its schedule says.
+
+    Args:
+        backbone: a name of `keras.applications` (`"MobileNetV2"`); the path of a `.keras` file;
+            or a built `keras.Model`. Files and models keep their weights, their own
+            classification head is cut off before its pooling (or flattening) layer, and they are
+            copied, so that the given model stays as it was. Models nested in a functional model
+            are opened (a `training=` argument given to a nested model is not kept); a subclassed
+            model must have `get_config` and becomes one layer.
+        num_classes: number of classes, at least 2.
+        head: `"gap"`: global average pooling, dropout, logits. `"fc"`: global average pooling, a
+            dense ReLU layer of 256 units, dropout, logits. `"features"`: as `"gap"`, with the
+            backbone frozen for good.
+        input_shape: `(height, width, channels)` in pixels. The default stands for the model's
+            own shape when `backbone` is a file or a model that has one; a fully convolutional
+            model is rebuilt for another height and width.
+        weights: for a `keras.applications` name: `"imagenet"` (downloaded by Keras), the path of
+            a weights file without the top, or None for random weights. A file or a model brings
+            its own weights; `"imagenet"` and None both leave them.
+        augmentation: a Keras layer that augments raw pixels in training, such as
+            `ko.augmentation.basic()`; the first layer after the input.
+        dropout: fraction of features dropped before the logits, in [0, 1). 0 leaves the layer out.
+        preprocessing: a Keras layer that maps raw pixels to what the backbone takes, such as
+            `keras.layers.Rescaling(1 / 255)`. None: for a `keras.applications` name the family's
+            own `Preprocess` (nothing where the family scales inside, and scaling to [-1, 1] for
+            images without three channels); for a file or a model nothing, it takes raw pixels.
+        name: the model's name.
+
+    Returns:
+        A `keras.Model` from `(batch, height, width, channels)` to `(batch, num_classes)` logits;
+        its last layer is the Dense layer `"logits"`.
+
+    Raises:
+        ValueError: an argument is out of range, the backbone is unknown (the nearest names are
+            offered), a file is missing or unreadable, channels do not match, or the model is no
+            image model.
+        RuntimeError: the ImageNet weights could not be downloaded; says how to pass a local file.
+
+    Example:
+        >>> model = build_classifier("MobileNetV2", 5, input_shape=(32, 32, 3), weights=None)
+        >>> model.output_shape
+        (None, 5)
+    """
+    check_int("num_classes", num_classes, low=2)
+    check_choice("head", head, HEADS)
+    check_number("dropout", dropout, low=0.0, high=1.0, high_open=True)
+    _check_layer("augmentation", augmentation)
+    _check_layer("preprocessing", preprocessing)
+    input_shape = _check_shape(input_shape)
+    source = get_backbone(backbone, input_shape=input_shape, weights=weights)
+    shape = resolve_shape(source, input_shape)
+    if preprocessing is None and isinstance(backbone, str) and backbone in APPLICATIONS:
+        preprocessing = _family_preprocessing(backbone, shape)
+
+    dtype = source.inputs[0].dtype if is_graph(source) else None
+    image = x = keras.Input(shape, dtype=dtype, name="image")
+    for layer in (augmentation, preprocessing):
+        x = x if layer is None else layer(x)
+    ours = [layer.name for layer in (augmentation, preprocessing) if layer is not None]
+    copier = GraphCopier(image, taken=("image", *_HEAD_NAMES, *ours))
+    logits = _head(_features(copier, source, x, shape), head, num_classes, dropout)
+    model = keras.Model(image, logits, name=name or f"{source.name}_classifier")
+    if head == "features":
+        for layer in copier.layers:
+            layer.trainable = False
+    return model
+
+
+def split_layers(model: Any) -> tuple[list[Any], list[Any]]:
+    """Splits a model's layers into backbone and head, nested models opened.
+
+    Works on any built model. One of `build_classifier`, also a reloaded one, is known by the
+    names of its head's layers. Of another one the head begins with the first global pooling or
+    flattening layer that every path to the output goes through, else with the last layer that
+    has weights. Input layers, and what stands before the first layer with weights (augmentation,
+    scaling), belong to neither.
+
+    Args:
+        model: a built Keras model.
+
+    Returns:
+        `(backbone_layers, head_layers)`, two lists in model order.
+
+    Raises:
+        ValueError: the model has no layer with weights.
+
+    Example:
+        >>> model = build_classifier("MobileNetV2", 5, input_shape=(32, 32, 3), weights=None)
+        >>> [layer.name for layer in split_layers(model)[1]]
+        ['head_pool', 'head_dropout', 'logits']
+    """
+    layers = [layer for _, layer in walk_layers(model)]
+    layers = [layer for layer in layers if not isinstance(layer, keras.layers.InputLayer)]
+    weighted = [index for index, layer in enumerate(layers) if layer.weights]
+    if not weighted:
+        raise ValueError(
+            "`model` must be built and have a layer with weights. "
+            f"Received: model={model.name!r} without any. Call it once on a batch of images."
+        )
+    first = _head_start(model, layers, weighted[-1])
+    return layers[weighted[0] : first], layers[first:]
+
+
+def is_feature_head(model: Any) -> bool:
+    """Tells whether a model was built with `head="features"`: its backbone never trains."""
+    return any(layer.name == _FEATURES_POOL for layer in model.layers)
+
+
+def _head_start(model: Any, layers: list[Any], last_weighted: int) -> int:
+    names = [layer.name for layer in layers]
+    pool = _FEATURES_POOL if _FEATURES_POOL in names else _POOL
+    if pool in names and "logits" in names:
+        return names.index(pool)
+    found = find_pool(model)
+    return last_weighted if found is None else next(i for i, f in enumerate(layers) if f is found)
+
+
+def _features(copier: GraphCopier, source: Any, x: Any, shape: Shape) -> Any:
+    try:
+        features = copier(source, x)
+    except (ValueError, TypeError) as error:
+        own = tuple(source.inputs[0].shape[1:]) if is_graph(source) else None
+        if own is None or own == shape:
+            raise
+        raise ValueError(
+            f"`input_shape` must be {own}, the input shape of the backbone, which is not fully "
+            f"convolutional and cannot be rebuilt. Received: input_shape={shape}."
+        ) from error
+    if len(getattr(features, "shape", ())) != 4:
+        raise no_feature_maps(getattr(features, "shape", ()))
+    return features
+
+
+def _head(features: Any, head: str, num_classes: int, dropout: float) -> Any:
+    pool = _FEATURES_POOL if head == "features" else _POOL
+    x = keras.layers.GlobalAveragePooling2D(name=pool)(features)
+    if head == "fc":
+        x = keras.layers.Dense(256, activation="relu", name="head_dense")(x)
+    if dropout:
+        x = keras.layers.Dropout(dropout, name="head_dropout")(x)
+    # Logits in the variables' dtype: under mixed precision the loss must not see float16.
+    dtype = keras.config.dtype_policy().variable_dtype
+    return keras.layers.Dense(num_classes, name="logits", dtype=dtype)(x)
+
+
+def _family_preprocessing(backbone: str, shape: Shape) -> Any:
+    family = family_of(backbone)
+    if is_identity(family):
+        return None
+    if shape[-1] != 3:  # ImageNet's mean colour means nothing here
+        return keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="preprocess")
+    return Preprocess(family, name="preprocess")
+
+
+def _check_layer(name: str, layer: Any) -> None:
+    if layer is not None and not isinstance(layer, keras.layers.Layer):
+        raise TypeError(
+            f"`{name}` must be a Keras layer or None. Received: {name}={layer!r}. "
+            "Wrap several layers in keras.Sequential."
+        )
+
+
+def _check_shape(input_shape: Any) -> Shape:
+    sizes = tuple(input_shape) if isinstance(input_shape, tuple | list) else ()
+    valid = all(size is None or (type(size) is int and size > 0) for size in sizes)
+    if len(sizes) == 3 and sizes[2] is not None and valid:
+        return sizes
+    raise ValueError(
+        "`input_shape` must be (height, width, channels), positive integers. "
+        f"Received: input_shape={input_shape!r}."
+    )
