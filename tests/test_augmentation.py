@@ -311,6 +311,7 @@ FRESH = """
 """
 
 
+@pytest.mark.slow
 def test_loads_in_a_fresh_process_that_keras_cv_leaves_as_it_was(tmp_path):
     classifier(ko.augmentation.basic()).save(tmp_path / "model.keras")
     run = subprocess.run(

@@ -8,7 +8,7 @@ import numpy as np
 
 from kerasopt._backend import keras, tf
 from kerasopt._layer_filter import walk_layers
-from kerasopt.profiling._macs import count_macs
+from kerasopt.profiling._macs import count_macs, layer_macs
 from kerasopt.profiling._report import LayerProfile, Profile, Shape
 from kerasopt.profiling._weights import Weight, count
 
@@ -18,7 +18,8 @@ _REST = "(outside of layers)"
 class _Call(NamedTuple):
     output_shape: Shape | None
     dtype: str
-    macs: int | None
+    macs: int | None  # of one image
+    graph_macs: int | None  # of the batch, as far as the graph of the model shows them
 
 
 def profile_keras(
@@ -84,17 +85,17 @@ def _trace(model: Any, layers: list[Any]) -> tuple[dict[int, list[_Call]], int |
     specs = _input_specs(model)
     if specs is None:
         note = "Shapes and MACs are unknown: the model does not tell the shape of its input."
-        return {id(layer): [_Call(None, "", None)] for layer in layers}, 0, [note]
+        return {id(layer): [_Call(None, "", None, None)] for layer in layers}, 0, [note]
     batch = keras.tree.flatten(specs)[0].shape[0]
     calls: dict[int, list[_Call]] = {}
     with _recorded(layers, calls, batch):
         function = tf.function(lambda inputs: model(inputs, training=False), autograph=False)
         graph = function.get_concrete_function(specs).graph
     total = count_macs(graph.get_operations())
-    counted = [call.macs for each in calls.values() for call in each]
-    if total is None or None in counted:
+    inside = [call.graph_macs for each in calls.values() for call in each]
+    if total is None or None in inside:
         return calls, 0, []
-    return calls, total // batch - sum(counted), []  # type: ignore[arg-type]
+    return calls, max(0, total - sum(inside)) // batch, []  # type: ignore[arg-type]
 
 
 def _input_specs(model: Any) -> Any:
@@ -137,8 +138,11 @@ def _recording(layer: Any, call: Any, calls: list[_Call], batch: int) -> Any:
         graph = tf.compat.v1.get_default_graph()
         before = len(graph.get_operations())
         outputs = call(*args, **kwargs)
-        macs = count_macs(graph.get_operations()[before:])
-        calls.append(_Call(*_describe(outputs), None if macs is None else macs // batch))
+        added = graph.get_operations()[before:]
+        first = keras.tree.flatten((args, kwargs))[0]
+        macs = layer_macs(layer, first, outputs, added)
+        per_image = None if macs is None else macs // batch
+        calls.append(_Call(*_describe(outputs), per_image, count_macs(added)))
         return outputs
 
     recording_call.__name__ = f"recorded_{layer.name}"

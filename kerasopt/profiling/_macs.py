@@ -1,10 +1,65 @@
-"""Multiply-accumulate operations of a TensorFlow graph, operation by operation."""
+"""Multiply-accumulate operations: of a convolution by formula, of the rest from its graph."""
 
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
-_Dims = list[int | None]
+from kerasopt._backend import keras
+
+
+def layer_macs(layer: Any, images: Any, outputs: Any, operations: Iterable[Any]) -> int | None:
+    """Returns the MACs of one call of a layer; `None` if a shape that counts is unknown.
+
+    TensorFlow computes some convolutions in a way of its own (with groups in a function, with
+    dilation on a rearranged batch), so theirs follow from the shapes.
+
+    Args:
+        layer: the Keras layer.
+        images: its (first) input tensor.
+        outputs: its output.
+        operations: the operations that the call added to the graph.
+    """
+    kind = layer.__class__
+    formula = next((f for base, f in _FORMULAS if issubclass(kind, base)), None)
+    if formula is None:
+        return count_macs(operations)
+    try:
+        return formula(layer, _dims(images), _dims(outputs))
+    except _UnknownShapeError:
+        return None
+
+
+def _conv_layer(layer: Any, _: list[int], outputs: list[int]) -> int:
+    return math.prod(outputs) * math.prod(layer.kernel.shape[:-1])
+
+
+def _depthwise_layer(layer: Any, _: list[int], outputs: list[int]) -> int:
+    return math.prod(outputs) * math.prod(layer.kernel.shape[:-2])
+
+
+def _transposed_layer(layer: Any, images: list[int], _: list[int]) -> int:
+    return math.prod(images) * math.prod(layer.kernel.shape[:-1])
+
+
+def _separable_layer(layer: Any, _: list[int], outputs: list[int]) -> int:
+    positions = math.prod(outputs) // layer.filters
+    depthwise, pointwise = layer.depthwise_kernel.shape, layer.pointwise_kernel.shape
+    return positions * (math.prod(depthwise) + math.prod(pointwise))
+
+
+_FORMULAS: list[tuple[Any, Callable[[Any, list[int], list[int]], int]]] = [
+    ((keras.layers.SeparableConv1D, keras.layers.SeparableConv2D), _separable_layer),
+    ((keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D), _depthwise_layer),
+    (
+        (
+            keras.layers.Conv1DTranspose,
+            keras.layers.Conv2DTranspose,
+            keras.layers.Conv3DTranspose,
+        ),
+        _transposed_layer,
+    ),
+    ((keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D), _conv_layer),
+]
 
 
 def count_macs(operations: Iterable[Any]) -> int | None:

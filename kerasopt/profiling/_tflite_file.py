@@ -120,7 +120,7 @@ def read_operators(content: bytes) -> list[Operator]:
     Raises:
         ValueError: the file is damaged.
     """
-    with _damage_is_a_value_error(content):
+    with damage_is_a_value_error(content):
         model = schema.Model.GetRootAs(content, 0)
         kinds = [
             _kind(model.OperatorCodes(i)) for i in _range(model.OperatorCodesLength(), content)
@@ -134,8 +134,11 @@ def read_operators(content: bytes) -> list[Operator]:
 
 
 @contextlib.contextmanager
-def _damage_is_a_value_error(content: bytes) -> Iterator[None]:
-    """The reader of flatbuffers trusts its offsets; a wrong one ends in any of these."""
+def damage_is_a_value_error(content: bytes) -> Iterator[None]:
+    """Turns what damage leads to into one ValueError.
+
+    The reader of flatbuffers trusts its offsets; a wrong one ends in any of these.
+    """
     try:
         yield
     except (

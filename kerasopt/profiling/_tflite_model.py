@@ -8,11 +8,13 @@ from kerasopt.profiling._tflite_file import (
     Operator,
     Tensor,
     constant_values,
+    damage_is_a_value_error,
     num_bits,
     read_operators,
 )
 from kerasopt.profiling._weights import Weight, count
 
+_ELEMENTWISE = ("ADD", "DIV", "MAXIMUM", "MINIMUM", "MUL", "PRELU", "SQUARED_DIFFERENCE", "SUB")
 _INTEGERS = ("INT32", "INT64", "UINT32", "UINT64", "BOOL", "STRING")
 
 
@@ -23,6 +25,12 @@ def profile_tflite(content: bytes, *, source: str) -> Profile:
         ValueError: the file is damaged.
     """
     operators = read_operators(content)
+    with damage_is_a_value_error(content):
+        rows = _rows(operators)
+    return Profile(source, rows, len(content))
+
+
+def _rows(operators: list[Operator]) -> tuple[LayerProfile, ...]:
     expanded: dict[int, Tensor] = {}
     rows = []
     seen: set[int] = set()
@@ -33,14 +41,8 @@ def profile_tflite(content: bytes, *, source: str) -> Profile:
             expanded[id(operator.outputs[0])] = stored
             continue
         inputs = tuple(expanded.get(id(tensor), tensor) for tensor in operator.inputs)
-        try:
-            rows.append(_row(operator._replace(inputs=inputs), seen))
-        except (ValueError, IndexError) as error:
-            raise ValueError(
-                f"`content` must be a whole TFLite file. Received: {len(content):,} bytes "
-                f"that are damaged ({error}). Copy or convert it again."
-            ) from error
-    return Profile(source, tuple(rows), len(content))
+        rows.append(_row(operator._replace(inputs=inputs), seen))
+    return tuple(rows)
 
 
 def _row(operator: Operator, seen: set[int]) -> LayerProfile:
@@ -51,7 +53,7 @@ def _row(operator: Operator, seen: set[int]) -> LayerProfile:
             continue
         seen.add(tensor.buffer)
         if _is_weight(tensor):
-            weights.append(_weight(tensor))
+            weights.append(_weight(tensor, is_kernel=_is_kernel(operator, tensor)))
         else:
             other_bytes += tensor.data.size
     output = operator.outputs[0] if operator.outputs else None
@@ -71,13 +73,18 @@ def _is_weight(tensor: Tensor) -> bool:
     return tensor.is_quantized or tensor.type not in _INTEGERS
 
 
-def _weight(tensor: Tensor) -> Weight:
+def _is_kernel(operator: Operator, tensor: Tensor) -> bool:
+    """An elementwise constant may have the rank of an image, yet it is a scale or a shift."""
+    return len(tensor.shape) >= 2 and operator.kind not in _ELEMENTWISE
+
+
+def _weight(tensor: Tensor, *, is_kernel: bool) -> Weight:
     return Weight(
         values=constant_values(tensor),
         num_bits=num_bits(tensor),
         num_bytes=0 if tensor.data is None else tensor.data.size,
         size=math.prod(tensor.shape),
-        is_kernel=len(tensor.shape) >= 2,
+        is_kernel=is_kernel,
     )
 
 
