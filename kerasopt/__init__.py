@@ -17,12 +17,15 @@ The rooms, in the order in which a model meets them:
 import kerasopt as ko
 ```
 
-Importing kerasopt loads none of this: a room is imported when it is first used.
+Importing kerasopt loads none of this: a room is imported when it is first used. Where Keras is
+loaded already, it learns the names of the layers that saved models may hold.
 """
 
 import importlib
+import sys
 from typing import Any
 
+from kerasopt._saved_classes import announce
 from kerasopt._version import __version__
 
 _ROOMS = (
@@ -39,6 +42,9 @@ _ROOMS = (
 )
 
 __all__ = ["__version__", *_ROOMS]  # noqa: PLE0604 - the rooms are names, see __getattr__
+
+if "keras" in sys.modules:
+    announce(sys.modules["keras"])
 
 
 def __getattr__(name: str) -> Any:

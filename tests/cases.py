@@ -333,7 +333,7 @@ PROFILING = (
         of_model=lambda model: ko.profiling.profile(model),
         bad=(
             ({"model_or_tflite": 3}, TypeError, "`model_or_tflite` must be a Keras 3 model"),
-            ({"model_or_tflite": UNBUILT}, ValueError, "`model_or_tflite` must be built"),
+            ({"model_or_tflite": UNBUILT}, ValueError, "`model_or_tflite` must be a built model"),
             ({"model_or_tflite": "none.tflite"}, FileNotFoundError, "none.tflite"),
             ({"model_or_tflite": b"nothing"}, ValueError, "must be a TFLite file"),
         ),

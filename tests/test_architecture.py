@@ -75,10 +75,10 @@ def allowed_imports():
     """Reads the table of docs/architecture.md: room -> rooms it may import."""
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     table = re.search(r"<!-- rooms -->(.*?)<!-- /rooms -->", text, re.DOTALL).group(1)
-    rows = [line.strip("| ").split("|") for line in table.splitlines() if line.startswith("| `")]
+    rows = [line.split("|") for line in table.splitlines() if line.startswith("| `")]
     return {
-        re.findall(r"`(\w+)(?:/|\.py)`", row[0])[0]: set(re.findall(r"`(\w+)`", row[-1]))
-        for row in rows
+        re.findall(r"`(\w+)(?:/|\.py)`", name)[0]: set(re.findall(r"`(\w+)`", rooms))
+        for _, name, _purpose, rooms, _ in rows
     }
 
 

@@ -69,6 +69,8 @@ class Augmentation(keras.layers.Layer):
         True
     """
 
+    kerasopt_training_only = True  # what the quantization room needs to know
+
     def __init__(
         self,
         layers: Sequence[Any],

@@ -73,10 +73,17 @@ def flat_functional(model: Any) -> Any:
             f"Received: {model.name!r}, a {type(model).__name__}, whose graph Keras does not know. "
             "Build it from keras.Input and layers."
         )
-    flat = keras.Model(model.input, model.output, name=model.name)
+    flat = functional(model)
     while any(is_graph(op) for op in flat.operations):
         flat = keras.models.clone_model(flat, clone_function=lambda op: op, call_function=_inline)
     return flat
+
+
+def functional(model: Any) -> Any:
+    """Returns a functional model on the same layers, not compiled."""
+    if isinstance(model, keras.Sequential):
+        return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    return keras.Model(model.input, model.output, name=model.name)
 
 
 def is_graph(op: Any) -> bool:

@@ -10,7 +10,7 @@ from kerasopt._backend import keras
 from kerasopt._layer_filter import LayerFilter, select_layers, walk_layers
 from kerasopt._validation import check_choice
 from kerasopt.quantization._fake_quant import fake_quantize, fake_quantize_kernel
-from kerasopt.quantization._graph import Graph, Node, flat_functional, tensors
+from kerasopt.quantization._graph import Graph, Node, flat_functional, functional, tensors
 from kerasopt.quantization._layers import FakeQuantize, QuantizedLayer, kernel_axes
 from kerasopt.quantization._placement import Plan, Point, Range
 from kerasopt.quantization._rules import rule_for
@@ -158,13 +158,18 @@ def float_operations(model: Any) -> tuple[tuple[str, str], ...]:
         ValueError: the model is not quantization-aware.
     """
     check_quantization_aware(model)
-    source = _strip_ranges(model)
+    graph = Graph(_strip_ranges(model))
     wrapped = {layer.name for _, layer in walk_layers(model) if isinstance(layer, QuantizedLayer)}
-
-    def selected(op: Any) -> bool:
-        return not isinstance(op, _CARRYING) or op.name in wrapped
-
-    return tuple(Plan(Graph(source), selected).floats)
+    left_out: set[str] = set()
+    while True:
+        plan = Plan(graph, lambda op: op.name not in left_out)
+        # What the rules would quantize and the model does not, was left out; the first such
+        # layer may be the reason for those behind it.
+        missing = [graph.nodes[index].op.name for index in sorted(plan.kernels)]
+        missing = [name for name in missing if name not in wrapped]
+        if not missing:
+            return tuple(plan.floats)
+        left_out.add(missing[0])
 
 
 def check_quantization_aware(model: Any) -> None:
@@ -190,9 +195,7 @@ def _strip_ranges(model: Any) -> Any:
 
     linear = {layer.name for layer in model.layers if isinstance(layer, QuantizedLayer) and layer.linear}
     return keras.models.clone_model(
-        keras.Model(model.input, model.output, name=model.name),
-        clone_function=lambda op: op,
-        call_function=call,
+        functional(model), clone_function=lambda op: op, call_function=call
     )
 
 
