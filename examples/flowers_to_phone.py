@@ -50,7 +50,9 @@ import kerasopt as ko
 parser = argparse.ArgumentParser(description="From a folder of photos to a verified int8 file.")
 parser.add_argument("--photos", default=os.environ.get("KERASOPT_PHOTOS"))
 parser.add_argument("--backbone", default=os.environ.get("KERASOPT_BACKBONE"))
-parser.add_argument("--epochs", type=int, default=int(os.environ.get("KERASOPT_EXAMPLE_EPOCHS", "10")))
+parser.add_argument(
+    "--epochs", type=int, default=int(os.environ.get("KERASOPT_EXAMPLE_EPOCHS", "10"))
+)
 parser.add_argument("--out", default="flowers_to_phone")
 arguments = parser.parse_args()
 
@@ -225,7 +227,9 @@ mistakes = tuple(
 )
 versions = [np.asarray(images[:4])]
 versions += [np.asarray(augmentation(images[:4], training=True)) for _ in range(5)]
-augmented = tuple(np.clip(np.stack(row), 0, 255).astype("uint8") for row in zip(*versions, strict=True))
+augmented = tuple(
+    np.clip(np.stack(row), 0, 255).astype("uint8") for row in zip(*versions, strict=True)
+)
 files = tuple(
     ko.report.FileRow(
         name,
@@ -272,9 +276,9 @@ print(f"Open {ko.report.write_report(report, out / 'report.html')}")
 """
 ## Where to go from here
 
-- The file takes `uint8` pixels and gives `float32` logits: `examples` of the TFLite runtimes for
-  Android, iOS and the browser run it as it is.
-- Sparse weights make the download smaller (compare the gzip sizes in the report), not the
-  inference faster. On x86 int8 is no faster than float either; measure on the phone.
-- More zeros: raise `final_sparsity`, train longer. Fewer photos: leave `batch_norm="frozen"`.
+- The file takes `uint8` pixels and gives `float32` logits, with builtin operators only: the TFLite
+  runtimes of Android, iOS and the browser run it as it is.
+- Sparse weights make the download smaller (see the gzip sizes in the report), not the inference
+  faster. On x86 with AVX2 int8 is no faster than float either; measure on the phone.
+- For more zeros raise `final_sparsity` and train longer.
 """

@@ -110,7 +110,9 @@ def test_metrics_are_not_given_in_the_place_of_loss_weights(page):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["quickstart.md", "training.md", "pruning.md", "quantization.md", "export.md"])
+@pytest.mark.parametrize(
+    "name", ["quickstart.md", "training.md", "pruning.md", "quantization.md", "export.md"]
+)
 def test_the_blocks_of_a_page_run(name, tmp_path):
     blocks = BLOCK.findall((DOCS / name).read_text(encoding="utf-8"))
     script = tmp_path / "page.py"
@@ -126,14 +128,29 @@ def test_the_blocks_of_a_page_run(name, tmp_path):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     if name == "quickstart.md":
-        assert (tmp_path / "clothes.tflite").stat().st_size < 60_000
+        agreement = re.search(r"same class on ([\d.]+)%", done.stdout).group(1)
+        accuracy, keras_accuracy = re.search(
+            r"accuracy ([\d.]+)%, in Keras ([\d.]+)%", done.stdout
+        ).groups()
+        assert float(agreement) >= 98.0
+        assert float(accuracy) >= max(75.0, float(keras_accuracy) - 1.0)
         assert (tmp_path / "clothes.keras").is_file()
+        assert (tmp_path / "clothes.tflite").is_file()
 
 
 @pytest.mark.slow
 def test_the_site_builds_strictly(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path / "site"],
+        [
+            sys.executable,
+            "-m",
+            "mkdocs",
+            "build",
+            "--strict",
+            "--quiet",
+            "--site-dir",
+            tmp_path / "site",
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,

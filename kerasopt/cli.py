@@ -1,0 +1,251 @@
+"""The `kerasopt` command."""
+
+import pathlib
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from kerasopt import __version__
+from kerasopt._terminal import EXPECTED_ERRORS, quiet_libraries, training_progress
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Train an image classifier with Keras 3 and ship it as a verified TFLite file.",
+)
+console = Console()
+
+Out = Annotated[pathlib.Path, typer.Option(help="Folder to write, which must not exist yet.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        console.print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    out: Out = pathlib.Path("kerasopt-demo"),
+    epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 16,
+    open_report: Annotated[bool, typer.Option("--open", help="Open the report.")] = False,
+) -> None:
+    """Train, prune, quantize and ship a small net on the data set inside the package."""
+    from kerasopt import _runs
+
+    folder = _runs.new_folder(out)
+    recipe = _runs.Recipe(epochs=epochs, batch_size=64, learning_rate=4e-3, quantize_start=0.6)
+    console.print("6,000 training and 1,000 test images of Fashion-MNIST, 10 classes")
+    trained = _runs.train_demo(recipe, progress=training_progress(console))
+    _finish(_runs.write_run(trained, folder, say=console.print), folder)
+    if open_report:
+        typer.launch(str(folder / "report.html"))
+
+
+@app.command()
+def train(
+    directory: Annotated[
+        pathlib.Path, typer.Argument(help="One folder of photos per class, or train/ val/ test/.")
+    ],
+    backbone: Annotated[
+        str, typer.Option(help="A name of keras.applications, or the path of a .keras file.")
+    ] = "MobileNetV2",
+    out: Out = pathlib.Path("run"),
+    epochs: Annotated[int, typer.Option(help="Passes over the training photos.")] = 10,
+    batch_size: Annotated[int, typer.Option(help="Photos in a step.")] = 32,
+    image_size: Annotated[
+        int | None, typer.Option(help="Height and width in pixels; the backbone's by default.")
+    ] = None,
+    weights: Annotated[
+        str, typer.Option(help="'imagenet', 'none', or a local weights file.")
+    ] = "imagenet",
+    learning_rate: Annotated[float, typer.Option(help="Peak of the cosine schedule.")] = 1e-3,
+    sparsity: Annotated[float, typer.Option(help="Fraction of zeros, 0 to prune nothing.")] = 0.5,
+    quantize_start: Annotated[
+        float, typer.Option(help="Fraction of training before it is quantization-aware.")
+    ] = 0.7,
+    augment: Annotated[bool, typer.Option(help="Augment in training.")] = True,
+    on_bad: Annotated[
+        str, typer.Option(help="'raise' on unreadable files, or 'skip' them.")
+    ] = "raise",
+    seed: Annotated[int, typer.Option(help="Of weights, split and shuffling.")] = 0,
+) -> None:
+    """Fine-tune a backbone on a folder of photos and ship it as a verified int8 file."""
+    from kerasopt import _runs
+
+    recipe = _runs.Recipe(
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        sparsity=sparsity,
+        quantize_start=quantize_start,
+        augment=augment,
+        seed=seed,
+    )
+    folder = _runs.new_folder(out)
+    try:
+        trained = _runs.train_folder(
+            directory,
+            backbone,
+            recipe,
+            weights=None if weights == "none" else weights,
+            image_size=image_size,
+            on_bad=on_bad,
+            progress=training_progress(console),
+            say=console.print,
+        )
+    except BaseException:
+        folder.rmdir()  # nothing is in it yet
+        raise
+    _finish(_runs.write_run(trained, folder, say=console.print), folder)
+
+
+@app.command()
+def export(
+    model: Annotated[pathlib.Path, typer.Argument(help="A .keras file.")],
+    quantize: Annotated[
+        str, typer.Option(help="'none', 'float16', 'dynamic' or 'int8'.")
+    ] = "none",
+    data: Annotated[
+        pathlib.Path | None, typer.Option(help="Photos to take ranges from and to verify on.")
+    ] = None,
+    out: Annotated[
+        pathlib.Path | None, typer.Option(help="The file to write; beside the model by default.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the split of the photos.")] = 0,
+) -> None:
+    """Convert a Keras model to TFLite, verified on photos where there are any."""
+    from kerasopt import datasets, export
+    from kerasopt._backend import keras
+
+    if not model.is_file():
+        raise ValueError(f"`model` must be a .keras file. Received: {str(model)!r}, no such file.")
+    loaded = keras.models.load_model(model, compile=False)
+    options: dict[str, Any] = {}
+    if data is not None:
+        size = tuple(loaded.input_shape[1:3])
+        photos = datasets.image_folder(data, image_size=size, seed=seed)
+        options["verify"] = photos.validation if photos.test is None else photos.test
+        options["representative_data"] = photos.train if quantize == "int8" else None
+        if len(photos.class_names) == loaded.output_shape[-1]:
+            options["labels"] = photos.class_names
+    target = out or model.with_suffix(".tflite")
+    mode = None if quantize == "none" else quantize
+    result = export.to_tflite(loaded, target, quantize=mode, **options)
+    table = Table(title=str(target), show_header=False)
+    for name, value in _rows(result):
+        table.add_row(name, value)
+    console.print(table)
+
+
+@app.command()
+def inspect(
+    file: Annotated[pathlib.Path, typer.Argument(help="A .tflite or .keras file.")],
+) -> None:
+    """Show what a file is made of, layer by layer."""
+    from kerasopt import profiling
+
+    profile = profiling.profile(file)
+    console.print(profile.table(), highlight=False, soft_wrap=True)
+    if file.suffix == ".tflite":
+        from kerasopt.export import TFLiteModel
+
+        lite = TFLiteModel(file)
+        console.print(
+            f"input  {lite.input_dtype} {lite.input_shape}\n"
+            f"output {lite.output_dtype} {lite.output_shape}"
+        )
+
+
+@app.command()
+def benchmark(
+    file: Annotated[pathlib.Path, typer.Argument(help="A .tflite file.")],
+    threads: Annotated[str, typer.Option(help="Numbers of threads, comma-separated.")] = "1,2",
+    runs: Annotated[int, typer.Option(help="Measured inferences for each.")] = 50,
+    warmup: Annotated[int, typer.Option(help="Inferences before them.")] = 5,
+) -> None:
+    """Measure the time of one inference on this machine."""
+    from kerasopt import report
+    from kerasopt.export import TFLiteModel
+
+    counts = [part.strip() for part in threads.split(",")]
+    if not all(count.isdigit() for count in counts):
+        raise ValueError(f"`threads` must be numbers like 1,2. Received: threads={threads!r}.")
+    timings = TFLiteModel(file).benchmark(
+        threads=[int(count) for count in counts], runs=runs, warmup=warmup
+    )
+    table = Table(title=f"{file.name} on {report.environment()['processor']}")
+    for heading in ("threads", "median ms", "p90 ms", "runs"):
+        table.add_column(heading, justify="right")
+    for timing in timings:
+        table.add_row(
+            str(timing.threads),
+            f"{timing.median_ms:.2f}",
+            f"{timing.p90_ms:.2f}",
+            str(timing.runs),
+        )
+    console.print(table)
+
+
+def _finish(metrics: dict[str, Any], folder: pathlib.Path) -> None:
+    table = Table(title=f"{folder}: {len(metrics['class_names'])} classes")
+    for heading in ("file", "KiB", "gzip KiB", "accuracy", "Keras", "agreement", "ms, 1 thread"):
+        table.add_column(heading, justify="left" if heading == "file" else "right")
+    for kind, row in metrics["files"].items():
+        table.add_row(
+            "model.tflite (int8)" if kind == "int8" else kind,
+            f"{row['size'] / 1024:,.0f}",
+            f"{row['gzip_size'] / 1024:,.0f}",
+            f"{row['accuracy']:.1%}",
+            f"{row['keras_accuracy']:.1%}",
+            f"{row['agreement']:.1%}",
+            f"{row['milliseconds'][1]:.2f}",
+        )
+    console.print(table)
+    for note in metrics["notes"]:
+        console.print(f"[dim]{note}[/dim]")
+    console.print(f"Trained in {metrics['training_seconds']:.0f} s. Report: {folder / 'report.html'}")
+
+
+def _rows(result: Any) -> list[tuple[str, str]]:
+    rows = [
+        ("size", f"{result.size:,} bytes, {result.gzip_size:,} gzipped"),
+        ("input", result.input_dtype),
+        ("output", result.output_dtype),
+        ("operators", f"{len(result.operators)}: {', '.join(sorted(set(result.operators)))}"),
+    ]
+    if result.samples:
+        rows.append(("agreement", f"{result.agreement:.2%} of {result.samples} inputs"))
+        rows.append(("largest difference", f"{result.max_error:.4g}"))
+    else:
+        rows.append(("verified", "no: pass --data with photos"))
+    if result.accuracy is not None:
+        rows.append(("accuracy", f"{result.accuracy:.2%}, {result.keras_accuracy:.2%} in Keras"))
+    return rows
+
+
+def main() -> None:
+    """Runs the command; a mistake in the input ends in one line and exit code 1."""
+    try:
+        with quiet_libraries():
+            app()
+    except EXPECTED_ERRORS as error:
+        Console(stderr=True).print(f"[bold red]Error:[/bold red] {_plain(error)}", soft_wrap=True)
+        sys.exit(1)
+
+
+def _plain(error: BaseException) -> str:
+    from rich.markup import escape
+
+    return escape(str(error) or type(error).__name__)
+
+
+if __name__ == "__main__":
+    main()
