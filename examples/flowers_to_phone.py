@@ -138,7 +138,8 @@ print(ko.transfer.blocks(model))
 
 Three callbacks, each with one effect, in any order. A float is a fraction of training. Pruning
 reaches one half of the weights before quantization-aware training begins: the ranges should settle
-on the weights that will be in the file.
+on the weights that will be in the file. The learning rate falls along a cosine and goes on falling
+through all of it: the callbacks leave the optimizer's state alone.
 """
 
 prune = ko.pruning.PruneLowMagnitude(
@@ -146,8 +147,11 @@ prune = ko.pruning.PruneLowMagnitude(
 )
 quantize = ko.quantization.QuantizeAware(start=0.7, verbose=1)
 
+learning_rate = keras.optimizers.schedules.CosineDecay(
+    1e-3 if arguments.backbone else 3e-3, decay_steps=arguments.epochs * len(data.train)
+)
 model.compile(
-    optimizer=keras.optimizers.Adam(1e-3 if arguments.backbone else 3e-3),
+    optimizer=keras.optimizers.Adam(learning_rate),
     loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     metrics=["accuracy"],
 )

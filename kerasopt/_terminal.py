@@ -80,11 +80,11 @@ def training_progress(console: Console) -> Any:
 
 def _metrics(logs: dict[str, Any]) -> str:
     shown = {
-        "loss": "loss {:.4f}",
+        "loss": "loss {:.3f}",
         "accuracy": "accuracy {:.1%}",
-        "val_loss": "val loss {:.4f}",
-        "val_accuracy": "val accuracy {:.1%}",
+        "val_loss": "val {:.3f}",
+        "val_accuracy": "{:.1%}",
         "sparsity": "zeros {:.0%}",
-        "trainable_fraction": "training {:.0%} of the weights",
+        "trainable_fraction": "open {:.0%}",
     }
     return "  ".join(form.format(logs[name]) for name, form in shown.items() if name in logs)

@@ -34,7 +34,7 @@ def _root(
 @app.command()
 def demo(
     out: Out = pathlib.Path("kerasopt-demo"),
-    epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 16,
+    epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 20,
     open_report: Annotated[bool, typer.Option("--open", help="Open the report.")] = False,
 ) -> None:
     """Train, prune, quantize and ship a small net on the data set inside the package."""

@@ -21,6 +21,7 @@ import pytest
 import tensorflow as tf
 
 import kerasopt as ko
+from kerasopt._saved_classes import ROOM_OF
 from tests.cases import CASES, IMAGES, ROOMS
 from tests.models import compiled, small_cnn, stripes
 
@@ -215,6 +216,7 @@ def test_layer_config_round_trip(case):
 @pytest.mark.parametrize("case", LAYERS)
 def test_layer_is_registered(case):
     assert case.serializable
+    assert ROOM_OF[case.name] == case.room
     assert keras.saving.get_registered_name(case.target) == f"kerasopt>{case.name}"
 
 

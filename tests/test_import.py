@@ -116,6 +116,21 @@ def test_keras_cv_leaves_keras_3_in_place():
     assert found["changed"] == []
 
 
+@pytest.mark.parametrize("imports", ["keras, kerasopt as ko", "kerasopt as ko, keras"])
+def test_keras_files_load_with_the_rooms_still_closed(imports, tmp_path):
+    path = str(tmp_path / "model.keras")
+    predict = "print(json.dumps(model.predict(numpy.ones((1, 4, 4, 3)), verbose=0).tolist()))"
+    expected = run(
+        f"import json, numpy, {imports}\n"
+        "model = keras.Sequential([keras.Input((4, 4, 3)), ko.transfer.Preprocess('resnet')])\n"
+        f"model.save({path!r})\n{predict}"
+    )
+    loaded = run(
+        f"import json, numpy, {imports}\nmodel = keras.saving.load_model({path!r})\n{predict}"
+    )
+    assert loaded == expected
+
+
 def test_unknown_attribute_names_the_rooms():
     import kerasopt as ko
 
@@ -128,6 +143,7 @@ def test_unknown_attribute_names_the_rooms():
 def test_dir_lists_the_rooms():
     import kerasopt as ko
 
+    _ = ko.training  # a room that is open stands there once, too
     assert set(ko.__all__) <= set(dir(ko))
     assert dir(ko) == sorted(set(dir(ko)))
 

@@ -1,0 +1,18 @@
+"""Where every benchmark writes what it saw."""
+
+import json
+import pathlib
+from typing import Any
+
+from kerasopt import report
+
+RESULTS = pathlib.Path(__file__).parent / "results"
+SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
+
+
+def record(name: str, figures: dict[str, Any]) -> None:
+    """Writes `results/NAME.json` with the figures, the versions and the processor."""
+    RESULTS.mkdir(exist_ok=True)
+    content = {"figures": figures, "environment": report.environment()}
+    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
+    print(json.dumps(content, indent=2))
