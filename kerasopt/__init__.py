@@ -17,13 +17,14 @@ The rooms, in the order in which a model meets them:
 import kerasopt as ko
 ```
 
-Importing kerasopt loads none of this: a room is imported when it is first used. Where Keras is
-loaded already, it learns the names of the layers that saved models may hold.
+Importing kerasopt loads none of this: a room is imported when it is first used. Keras, once it is
+loaded, learns the names of the layers that saved models may hold.
 """
 
 import importlib
-import sys
 from typing import Any
+
+import wrapt
 
 from kerasopt._saved_classes import announce
 from kerasopt._version import __version__
@@ -43,8 +44,7 @@ _ROOMS = (
 
 __all__ = ["__version__", *_ROOMS]  # noqa: PLE0604 - the rooms are names, see __getattr__
 
-if "keras" in sys.modules:
-    announce(sys.modules["keras"])
+wrapt.register_post_import_hook(announce, "keras")
 
 
 def __getattr__(name: str) -> Any:
@@ -54,4 +54,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_ROOMS])
+    return sorted({*globals(), *_ROOMS})

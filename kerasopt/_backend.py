@@ -3,15 +3,11 @@
 import keras
 import tensorflow as tf
 
-from kerasopt._saved_classes import announce
-
 if keras.backend.backend() != "tensorflow":
     raise ImportError(
         "kerasopt works on the TensorFlow backend of Keras. "
         f"Received: backend={keras.backend.backend()!r}. "
         "Set the environment variable KERAS_BACKEND=tensorflow before the first import of keras."
     )
-
-announce(keras)
 
 __all__ = ["keras", "tf"]

@@ -45,7 +45,11 @@ def _stream(data: Any, name: str, batch_size: int) -> Iterator[Any]:
         yield from (data[index] for index in range(len(data)))
     elif _is_array(data):
         yield from _slices((data,), batch_size)
-    elif isinstance(data, tuple) and len(data) in (2, 3) and all(_is_array(part) for part in data[:2]):
+    elif (
+        isinstance(data, tuple)
+        and len(data) in (2, 3)
+        and all(_is_array(part) for part in data[:2])
+    ):
         if len(data[0]) != len(data[1]):
             raise ValueError(
                 f"`{name}` must hold as many labels as inputs. "

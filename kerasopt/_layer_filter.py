@@ -53,7 +53,10 @@ def select_layers(
     if callable(chosen):
         picked = [(path, layer) for path, layer in layers if chosen(layer)]
         if not picked:
-            raise ValueError(f"`{argument}` must choose at least one layer; the callable chose none.")
+            raise ValueError(
+                f"`{argument}` must choose at least one layer. "
+                f"Received: {argument}={chosen!r}, which chose none of {len(layers)}."
+            )
         return picked
     patterns = [chosen] if isinstance(chosen, str) else list(chosen)
     if not patterns or not all(isinstance(p, str) for p in patterns):
@@ -73,7 +76,8 @@ def select_layers(
         if not hits:
             hint = nearest(pattern, [path for path, _ in layers])
             raise ValueError(
-                f"`{argument}` must choose at least one layer. Received: {argument}={pattern!r}. {hint}"
+                f"`{argument}` must choose at least one layer. "
+                f"Received: {argument}={pattern!r}. {hint}"
             )
         keep |= hits
     return [(path, layer) for path, layer in layers if id(layer) in keep]

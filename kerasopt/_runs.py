@@ -103,7 +103,9 @@ def train_folder(
     """Fine-tunes a backbone on a folder of photos."""
     keras.utils.set_random_seed(recipe.seed)
     # The model comes first: a misspelt backbone should not wait for the photos.
-    shape = {} if image_size is None else {"input_shape": (image_size, image_size, 3)}
+    shape: dict[str, Any] = (
+        {} if image_size is None else {"input_shape": (image_size, image_size, 3)}
+    )
     probe = transfer.build_classifier(backbone, 2, weights=weights, **shape)
     size = tuple(probe.input_shape[1:3])
     data = datasets.image_folder(
@@ -277,12 +279,14 @@ def _demo_net(num_classes: int, recipe: Recipe) -> Any:
         x = keras.layers.Add(name=f"block{index + 1}_add")([x, y])
     x = keras.layers.GlobalAveragePooling2D(name="head_pool")(x)
     x = keras.layers.Dropout(0.2, name="head_dropout")(x)
-    return keras.Model(inputs, keras.layers.Dense(num_classes, name="logits")(x), name="fashion_net")
+    return keras.Model(
+        inputs, keras.layers.Dense(num_classes, name="logits")(x), name="fashion_net"
+    )
 
 
 def _conv(x: Any, filters: int, name: str, strides: int) -> Any:
-    x = keras.layers.Conv2D(
-        filters, 3, strides=strides, padding="same", use_bias=False, name=name
-    )(x)
+    x = keras.layers.Conv2D(filters, 3, strides=strides, padding="same", use_bias=False, name=name)(
+        x
+    )
     x = keras.layers.BatchNormalization(momentum=0.9, name=f"{name}_bn")(x)
     return keras.layers.ReLU(name=f"{name}_relu")(x)

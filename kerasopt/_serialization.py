@@ -8,6 +8,6 @@ T = TypeVar("T", bound=type[Any])
 
 
 def serializable(cls: T) -> T:
-    """Registers a class under `kerasopt>Name`, so that `.keras` files load without custom objects."""
+    """Registers a class as `kerasopt>Name`, so that files load without custom objects."""
     registered: T = keras.saving.register_keras_serializable(package="kerasopt")(cls)
     return registered

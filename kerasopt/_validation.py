@@ -25,8 +25,14 @@ def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
     """Raises ValueError unless `value` is one of `choices`."""
     if value not in choices:
         listed = ", ".join(repr(c) for c in choices)
-        hint = nearest(value, [c for c in choices if isinstance(c, str)]) if isinstance(value, str) else ""
-        raise ValueError(f"`{name}` must be one of {listed}. Received: {name}={value!r}. {hint}".rstrip())
+        hint = (
+            nearest(value, [c for c in choices if isinstance(c, str)])
+            if isinstance(value, str)
+            else ""
+        )
+        raise ValueError(
+            f"`{name}` must be one of {listed}. Received: {name}={value!r}. {hint}".rstrip()
+        )
 
 
 def check_number(

@@ -20,6 +20,24 @@ app = typer.Typer(
 console = Console()
 
 Out = Annotated[pathlib.Path, typer.Option(help="Folder to write, which must not exist yet.")]
+Epochs = Annotated[int, typer.Option(help="Passes over the training photos.")]
+Batch = Annotated[int, typer.Option(help="Photos in a step.")]
+Size = Annotated[
+    int | None, typer.Option(help="Height and width in pixels; the backbone's by default.")
+]
+Weights = Annotated[str, typer.Option(help="'imagenet', 'none', or a local weights file.")]
+Rate = Annotated[float, typer.Option(help="Peak of the cosine schedule.")]
+Sparsity = Annotated[float, typer.Option(help="Fraction of zeros, 0 to prune nothing.")]
+Start = Annotated[float, typer.Option(help="Fraction of training before quantization.")]
+Augment = Annotated[bool, typer.Option(help="Augment in training.")]
+OnBad = Annotated[str, typer.Option(help="'raise' on unreadable files, or 'skip' them.")]
+Seed = Annotated[int, typer.Option(help="Of weights, split and shuffling.")]
+Photos = Annotated[
+    pathlib.Path, typer.Argument(help="One folder of photos per class, or train/ val/ test/.")
+]
+Backbone = Annotated[
+    str, typer.Option(help="A name of keras.applications, or the path of a .keras file.")
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -34,7 +52,7 @@ def _root(
 @app.command()
 def demo(
     out: Out = pathlib.Path("kerasopt-demo"),
-    epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 20,
+    epochs: Epochs = 20,
     open_report: Annotated[bool, typer.Option("--open", help="Open the report.")] = False,
 ) -> None:
     """Train, prune, quantize and ship a small net on the data set inside the package."""
@@ -51,31 +69,19 @@ def demo(
 
 @app.command()
 def train(
-    directory: Annotated[
-        pathlib.Path, typer.Argument(help="One folder of photos per class, or train/ val/ test/.")
-    ],
-    backbone: Annotated[
-        str, typer.Option(help="A name of keras.applications, or the path of a .keras file.")
-    ] = "MobileNetV2",
+    directory: Photos,
+    backbone: Backbone = "MobileNetV2",
     out: Out = pathlib.Path("run"),
-    epochs: Annotated[int, typer.Option(help="Passes over the training photos.")] = 10,
-    batch_size: Annotated[int, typer.Option(help="Photos in a step.")] = 32,
-    image_size: Annotated[
-        int | None, typer.Option(help="Height and width in pixels; the backbone's by default.")
-    ] = None,
-    weights: Annotated[
-        str, typer.Option(help="'imagenet', 'none', or a local weights file.")
-    ] = "imagenet",
-    learning_rate: Annotated[float, typer.Option(help="Peak of the cosine schedule.")] = 1e-3,
-    sparsity: Annotated[float, typer.Option(help="Fraction of zeros, 0 to prune nothing.")] = 0.5,
-    quantize_start: Annotated[
-        float, typer.Option(help="Fraction of training before it is quantization-aware.")
-    ] = 0.7,
-    augment: Annotated[bool, typer.Option(help="Augment in training.")] = True,
-    on_bad: Annotated[
-        str, typer.Option(help="'raise' on unreadable files, or 'skip' them.")
-    ] = "raise",
-    seed: Annotated[int, typer.Option(help="Of weights, split and shuffling.")] = 0,
+    epochs: Epochs = 10,
+    batch_size: Batch = 32,
+    image_size: Size = None,
+    weights: Weights = "imagenet",
+    learning_rate: Rate = 1e-3,
+    sparsity: Sparsity = 0.5,
+    quantize_start: Start = 0.7,
+    augment: Augment = True,
+    on_bad: OnBad = "raise",
+    seed: Seed = 0,
 ) -> None:
     """Fine-tune a backbone on a folder of photos and ship it as a verified int8 file."""
     from kerasopt import _runs
@@ -110,16 +116,14 @@ def train(
 @app.command()
 def export(
     model: Annotated[pathlib.Path, typer.Argument(help="A .keras file.")],
-    quantize: Annotated[
-        str, typer.Option(help="'none', 'float16', 'dynamic' or 'int8'.")
-    ] = "none",
+    quantize: Annotated[str, typer.Option(help="'none', 'float16', 'dynamic' or 'int8'.")] = "none",
     data: Annotated[
         pathlib.Path | None, typer.Option(help="Photos to take ranges from and to verify on.")
     ] = None,
     out: Annotated[
         pathlib.Path | None, typer.Option(help="The file to write; beside the model by default.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the split of the photos.")] = 0,
+    seed: Seed = 0,
 ) -> None:
     """Convert a Keras model to TFLite, verified on photos where there are any."""
     from kerasopt import datasets, export
@@ -211,7 +215,9 @@ def _finish(metrics: dict[str, Any], folder: pathlib.Path) -> None:
     console.print(table)
     for note in metrics["notes"]:
         console.print(f"[dim]{note}[/dim]")
-    console.print(f"Trained in {metrics['training_seconds']:.0f} s. Report: {folder / 'report.html'}")
+    console.print(
+        f"Trained in {metrics['training_seconds']:.0f} s. Report: {folder / 'report.html'}"
+    )
 
 
 def _rows(result: Any) -> list[tuple[str, str]]:

@@ -463,7 +463,7 @@ QUANTIZATION = (
             (
                 lambda: ko.quantization.export_twin(ko.quantization.quantize_aware(small_cnn())),
                 ValueError,
-                "has seen no data",
+                "has seen none",
             ),
         ),
     ),
@@ -672,6 +672,7 @@ TRAINING = (
         "function",
         make=lambda: ko.training.session(compiled(small_cnn())),
     ),
+    Case("training", "settle", "function", make=lambda: ko.training.settle(small_cnn())),
 )
 
 TRANSFER = (

@@ -22,6 +22,6 @@ def shared():
     return SHARED
 
 
-@pytest.fixture()
+@pytest.fixture
 def rng():
     return np.random.default_rng(0)

@@ -29,7 +29,9 @@ def aware(trained):
     for layer in copy.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False
-    compiled(copy, optimizer=keras.optimizers.Adam(1e-5)).fit(x, y, batch_size=16, epochs=4, verbose=0)
+    compiled(copy, optimizer=keras.optimizers.Adam(1e-5)).fit(
+        x, y, batch_size=16, epochs=4, verbose=0
+    )
     return copy
 
 
@@ -80,7 +82,9 @@ def test_kernels_in_the_file_are_the_levels_of_the_model(aware):
     np.testing.assert_array_equal(found[0].transpose(1, 2, 3, 0), levels)
 
 
-@pytest.mark.parametrize(("taken", "given"), [("int8", "int8"), ("float32", "float32"), ("uint8", "uint8")])
+@pytest.mark.parametrize(
+    ("taken", "given"), [("int8", "int8"), ("float32", "float32"), ("uint8", "uint8")]
+)
 def test_types_as_asked(trained, aware, taken, given):
     _, x, y = trained
     result = to_tflite(aware, quantize="int8", input_dtype=taken, output_dtype=given, verify=(x, y))
@@ -90,7 +94,9 @@ def test_types_as_asked(trained, aware, taken, given):
 
 def test_int8_after_training(trained):
     model, x, y = trained
-    result = to_tflite(model, quantize="int8", representative_data=x, verify=(x, y), min_agreement=0.95)
+    result = to_tflite(
+        model, quantize="int8", representative_data=x, verify=(x, y), min_agreement=0.95
+    )
     assert TFLiteModel(result.content).input_quantization == (pytest.approx(1.0, abs=1e-6), 0)
     assert "DEQUANTIZE" in result.operators
 
@@ -128,8 +134,12 @@ def test_a_file_that_differs_is_refused_and_kept_aside(trained, tmp_path, monkey
 
     honest = room.convert
     other = small_cnn(seed=9)
-    monkeypatch.setattr(room, "convert", lambda _, **options: honest(room.static_batch(other), **options))
-    with pytest.raises(VerificationError, match=r"agreement \d+.\d+%, at least 99.90% is required") as caught:
+    monkeypatch.setattr(
+        room, "convert", lambda _, **options: honest(room.static_batch(other), **options)
+    )
+    with pytest.raises(
+        VerificationError, match=r"agreement \d+.\d+%, at least 99.90% is required"
+    ) as caught:
         to_tflite(model, tmp_path / "model.tflite", verify=(x, y))
     assert "accuracy" in str(caught.value)
     assert [p.name for p in tmp_path.iterdir()] == ["model.rejected.tflite"]
@@ -165,8 +175,16 @@ def bad_calls():
     yield {"input_dtype": "uint8"}, ValueError, "`input_dtype` must be one of 'float32'"
     yield {"min_agreement": 2.0}, ValueError, "`min_agreement` must be a number in"
     yield {"model": "model.keras"}, TypeError, "`model` must be a keras.Model"
-    yield {"model": keras.Sequential([keras.layers.Dense(2)])}, ValueError, "must be built on known inputs"
-    yield {"verify": np.zeros((0, 12, 12, 3))}, ValueError, "`verify` must hold at least one example"
+    yield (
+        {"model": keras.Sequential([keras.layers.Dense(2)])},
+        ValueError,
+        "must be built on known inputs",
+    )
+    yield (
+        {"verify": np.zeros((0, 12, 12, 3))},
+        ValueError,
+        "`verify` must hold at least one example",
+    )
     yield {"verify": 3}, TypeError, "`verify` must be an array"
     yield (
         {"quantize": "int8", "representative_data": np.ones((4, 8, 8, 3))},
@@ -180,7 +198,9 @@ def bad_calls():
     )
     yield {"model": quantize_aware(model)}, ValueError, "becomes an int8 file"
     yield {"path": "no/such/folder/x.tflite"}, ValueError, "must be a file in an existing folder"
-    open_size = keras.Sequential([keras.Input((None, None, 3)), keras.layers.GlobalAveragePooling2D()])
+    open_size = keras.Sequential(
+        [keras.Input((None, None, 3)), keras.layers.GlobalAveragePooling2D()]
+    )
     yield {"model": open_size}, ValueError, "must have a fixed input size"
     broken = small_cnn()
     broken.get_layer("logits").bias.assign([np.nan, 0, 0, 0])
@@ -197,7 +217,9 @@ def test_bad_input(arguments, error, message):
 def test_operator_without_builtin():
     inputs = keras.Input((4,))
     model = keras.Model(inputs, keras.ops.erf(inputs))
-    with pytest.raises(ValueError, match=r"cannot become a TFLite file of builtin operators: .*Erf"):
+    with pytest.raises(
+        ValueError, match=r"cannot become a TFLite file of builtin operators: .*Erf"
+    ):
         to_tflite(model)
 
 

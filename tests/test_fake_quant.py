@@ -10,9 +10,7 @@ from hypothesis.extra import numpy as hnp
 from kerasopt.quantization import fake_quantize, fake_quantize_kernel
 from kerasopt.quantization._fake_quant import away_from_zero_level
 
-kernels = hnp.arrays(
-    np.float32, (3, 2, 4), elements=st.floats(-3, 3, width=16), fill=st.nothing()
-)
+kernels = hnp.arrays(np.float32, (3, 2, 4), elements=st.floats(-3, 3, width=16), fill=st.nothing())
 
 
 def reference_kernel(kernel, axes):
@@ -33,7 +31,9 @@ def reference_activation(x, low, high):
 def test_kernel_equals_numpy_and_is_idempotent(kernel):
     once = fake_quantize_kernel(kernel, (0, 1)).numpy()
     np.testing.assert_allclose(once, reference_kernel(kernel, (0, 1)), rtol=1e-6, atol=1e-7)
-    np.testing.assert_allclose(fake_quantize_kernel(once, (0, 1)).numpy(), once, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(
+        fake_quantize_kernel(once, (0, 1)).numpy(), once, rtol=1e-5, atol=1e-7
+    )
     step = np.abs(kernel).max(axis=(0, 1)) / 127
     assert np.all(np.abs(once - kernel) <= step / 2 + 1e-6)
     assert np.all(once[kernel == 0] == 0)

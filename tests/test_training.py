@@ -30,7 +30,7 @@ def _double(inner):
     return lambda *args, **kwargs: 2.0 * inner(*args, **kwargs)
 
 
-@pytest.fixture()
+@pytest.fixture
 def model():
     return compiled(small_cnn(), optimizer=keras.optimizers.SGD(0.0))
 
@@ -44,6 +44,46 @@ def test_hook_changes_the_step_and_comes_off(model):
         assert name not in vars(model)
     again = model.fit(x, y, batch_size=8, shuffle=False, verbose=0).history["loss"][0]
     assert again == pytest.approx(plain, rel=0.2)
+
+
+HOOKS = {"call", "compute_loss", "train_step"}
+MAKERS = {"make_train_function", "make_test_function", "make_predict_function"}
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda model, x, y: model.evaluate(x, y, verbose=0),
+        lambda model, x, y: model.predict(x, verbose=0),
+        lambda model, x, y: model.compute_loss(x=x, y=y, y_pred=model(x)),
+        lambda model, x, y: ko.training.settle(model),
+    ],
+)
+def test_interrupted_fit_is_cleared_by_whatever_comes_next(model, use):
+    x, y = stripes(32)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(x, y, batch_size=8, verbose=0, callbacks=[Doubler(fail=True)])
+    assert "compute_loss" in vars(model)
+    use(model, x, y)
+    assert not (HOOKS | MAKERS) & set(vars(model))
+
+
+def test_interrupted_fit_predicts_what_it_saves(tmp_path):
+    class Stop(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 2:
+                raise KeyboardInterrupt
+
+    model = compiled(small_cnn())
+    x, y = stripes(32)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(
+            x, y, batch_size=8, verbose=0, callbacks=[ko.quantization.QuantizeAware(), Stop()]
+        )
+    found = model.predict(x, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded.predict(x, verbose=0), found)
 
 
 def test_interrupted_fit_is_cleared_by_the_next(model):
@@ -74,7 +114,11 @@ def test_hooks_stack_by_order_not_by_callback(model):
     current.hook("late", "compute_loss", tag("outer"), order=10)
     current.hook("early", "compute_loss", tag("inner"), order=1)
     x, y = stripes(8)
-    model.compute_loss(x=x, y=y, y_pred=model(x))
+
+    def fit(self):  # hooks work inside a `fit` of the model alone
+        self.compute_loss(x=x, y=y, y_pred=self(x))
+
+    fit(model)
     assert log == ["outer", "inner"]
     current.close()
     assert "compute_loss" not in vars(model)

@@ -36,18 +36,22 @@ def moved(before, after):
     return {path for path in before if not np.array_equal(before[path], after[path])}
 
 
-@pytest.mark.parametrize("options", [{"jit_compile": True}, {"jit_compile": False},
-                                     {"steps_per_execution": 2}])
+@pytest.mark.parametrize(
+    "options", [{"jit_compile": True}, {"jit_compile": False}, {"steps_per_execution": 2}]
+)
 def test_frozen_is_bit_equal_and_opened_moves(options):
     model, (x, y) = classifier(**options), stripes(32)
     start = {w.path: w.numpy() for w in model.weights}
     spy = Spy()
-    model.fit(x, y, batch_size=8, epochs=3, verbose=0,
-              callbacks=[Unfreeze({1: 1, 2: "all"}), spy])
+    model.fit(x, y, batch_size=8, epochs=3, verbose=0, callbacks=[Unfreeze({1: 1, 2: "all"}), spy])
     assert len(blocks(model)) >= 2
     last = {w.path for layer in blocks(model)[-1].layers for w in layer.weights}
-    norm = {w.path for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)
-            for w in layer.weights}
+    norm = {
+        w.path
+        for layer in model.layers
+        if isinstance(layer, keras.layers.BatchNormalization)
+        for w in layer.weights
+    }
     first, second, third = spy.weights
     assert moved(start, first) == {"logits/kernel", "logits/bias"}
     assert moved(first, second) == {"logits/kernel", "logits/bias"} | (last - norm)
@@ -79,7 +83,14 @@ def test_optimizer_state_goes_on():
 def test_batch_norm_trains_on_request():
     model, (x, y) = classifier(), stripes(32)
     before = model.get_layer("stem_bn").moving_mean.numpy()
-    model.fit(x, y, batch_size=8, epochs=1, verbose=0, callbacks=[Unfreeze({0: "all"}, batch_norm="train")])
+    model.fit(
+        x,
+        y,
+        batch_size=8,
+        epochs=1,
+        verbose=0,
+        callbacks=[Unfreeze({0: "all"}, batch_norm="train")],
+    )
     assert np.any(model.get_layer("stem_bn").moving_mean.numpy() != before)
 
 
@@ -116,7 +127,9 @@ def test_regex_and_callable():
 
 
 def test_nested_backbone():
-    inner = keras.Model(*(lambda m: (m.inputs, m.get_layer("block2_conv").output))(small_cnn()), name="inner")
+    inner = keras.Model(
+        *(lambda m: (m.inputs, m.get_layer("block2_conv").output))(small_cnn()), name="inner"
+    )
     inputs = keras.Input((12, 12, 3))
     features = keras.layers.GlobalAveragePooling2D()(inner(inputs))
     model = compiled(keras.Model(inputs, keras.layers.Dense(4, name="logits")(features)))

@@ -45,7 +45,10 @@ def convert(
             converter.inference_output_type = tf.as_dtype(output_dtype)
             if not quantization_aware:
                 converter.representative_dataset = representative
-                converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8, builtins]
+                converter.target_spec.supported_ops = [
+                    tf.lite.OpsSet.TFLITE_BUILTINS_INT8,
+                    builtins,
+                ]
         try:
             return bytes(converter.convert())
         except Exception as error:
@@ -63,14 +66,21 @@ def representative_samples(data: Any, model: Any) -> Callable[[], Iterator[list[
     so that the input's scale is 1 and a byte is a pixel.
 
     Raises:
-        ValueError: the shape is not the model's, or there are values that are not finite.
+        ValueError: there is no data, the shape is not the model's, or a value is not finite.
     """
+    if data is None:
+        raise ValueError(
+            "`quantize='int8'` of a float model needs data to take its ranges from. Received: "
+            "representative_data=None. Pass a hundred or so training inputs, or a "
+            "quantization-aware model."
+        )
     expected = tuple(model.inputs[0].shape[1:])
     samples: list[np.ndarray] = []
     for x, _ in batches(data, name="representative_data"):
         if x.shape[1:] != expected:
             raise ValueError(
-                f"`representative_data` must have the shape (batch, {', '.join(map(str, expected))}). "
+                "`representative_data` must have the shape "
+                f"(batch, {', '.join(map(str, expected))}). "
                 f"Received: shape {x.shape}."
             )
         if not np.isfinite(x.astype("float32")).all():

@@ -181,7 +181,9 @@ def _read(path_or_bytes: Any) -> bytes:
         return bytes(path_or_bytes)
     path = pathlib.Path(path_or_bytes)
     if not path.is_file():
-        raise FileNotFoundError(f"`path_or_bytes` must be a TFLite file. Received: {str(path)!r}, no file.")
+        raise FileNotFoundError(
+            f"`path_or_bytes` must be a TFLite file. Received: {str(path)!r}, no file."
+        )
     return path.read_bytes()
 
 

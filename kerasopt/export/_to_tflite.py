@@ -16,6 +16,7 @@ from kerasopt.export._convert import convert, representative_samples, static_bat
 from kerasopt.export._interpreter import TFLiteModel
 from kerasopt.export._verify import ExportResult, VerificationError, compare, describe
 from kerasopt.quantization import export_twin, float_operations, is_quantization_aware
+from kerasopt.training import settle
 
 _MODES = (None, "float16", "dynamic", "int8")
 _AGREEMENT = {None: 0.999, "float16": 0.99, "dynamic": 0.97, "int8": 0.97}
@@ -63,6 +64,7 @@ def to_tflite(
         An `ExportResult`.
 
     Raises:
+        TypeError: an argument has a wrong type.
         ValueError: an argument is out of range, the model is not built or has weights that are
             not finite, int8 of a float model without `representative_data`, labels that do not
             match the outputs, or an operator without a TFLite builtin.
@@ -84,12 +86,6 @@ def to_tflite(
     names = _check_labels(labels, model)
     representative = None
     if quantize == "int8" and not aware:
-        if representative_data is None:
-            raise ValueError(
-                "`quantize='int8'` of a float model needs data to take its ranges from. Received: "
-                "representative_data=None. Pass a hundred or so training inputs, or a "
-                "quantization-aware model."
-            )
         representative = representative_samples(representative_data, model)
     content = convert(
         export_twin(model) if aware else static_batch(model),
@@ -99,13 +95,7 @@ def to_tflite(
         input_dtype=types[0],
         output_dtype=types[1],
     )
-    lite = TFLiteModel(content)
-    if (lite.input_dtype, lite.output_dtype) != types:
-        raise ValueError(
-            f"The file must take {types[0]} and give {types[1]}, and the converter made it take "
-            f"{lite.input_dtype} and give {lite.output_dtype}. "
-            "Pass input_dtype='float32' and output_dtype='float32' to accept that."
-        )
+    lite = _check_file(content, types)
     result = dataclasses.replace(
         describe(content, quantize, lite),
         labels=names,
@@ -120,6 +110,7 @@ def to_tflite(
 def _check_model(model: Any, quantize: str | None) -> bool:
     if not isinstance(model, keras.Model):
         raise TypeError(f"`model` must be a keras.Model. Received: {type(model).__name__}.")
+    settle(model)
     if not model.built or not getattr(model, "inputs", None):
         raise ValueError(
             f"`model` must be built on known inputs. Received: {model.name!r}. "
@@ -151,11 +142,29 @@ def _check_model(model: Any, quantize: str | None) -> bool:
     return aware
 
 
-def _check_types(quantize: str | None, input_dtype: str | None, output_dtype: str | None) -> tuple[str, str]:
-    wanted = (input_dtype or ("uint8" if quantize == "int8" else "float32"), output_dtype or "float32")
+def _check_types(
+    quantize: str | None, input_dtype: str | None, output_dtype: str | None
+) -> tuple[str, str]:
+    wanted = (
+        input_dtype or ("uint8" if quantize == "int8" else "float32"),
+        output_dtype or "float32",
+    )
     for name, value in zip(("input_dtype", "output_dtype"), wanted, strict=True):
-        check_choice(name, value, ("uint8", "int8", "float32") if quantize == "int8" else ("float32",))
+        check_choice(
+            name, value, ("uint8", "int8", "float32") if quantize == "int8" else ("float32",)
+        )
     return wanted
+
+
+def _check_file(content: bytes, types: tuple[str, str]) -> TFLiteModel:
+    lite = TFLiteModel(content)
+    if (lite.input_dtype, lite.output_dtype) != types:
+        raise ValueError(
+            f"The file must take {types[0]} and give {types[1]}. Received from the converter: "
+            f"{lite.input_dtype} and {lite.output_dtype}. "
+            "Pass input_dtype='float32' and output_dtype='float32' to accept that."
+        )
+    return lite
 
 
 def _check_labels(labels: Sequence[str] | None, model: Any) -> tuple[str, ...] | None:

@@ -68,6 +68,7 @@ def tflite_operators(content: str | os.PathLike[str] | bytes) -> tuple[str, ...]
         its own name, such as `"FlexErf"`.
 
     Raises:
+        TypeError: `content` is neither a path nor bytes.
         ValueError: the content is not a TFLite file, or is damaged.
         FileNotFoundError: there is no such file.
     """

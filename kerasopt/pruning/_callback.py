@@ -60,6 +60,7 @@ class PruneLowMagnitude(TrainingCallback):
         verbose: 1 prints a line at each update of the masks.
 
     Raises:
+        TypeError: an argument has a wrong type.
         ValueError: at construction for values out of range, before the first batch for a filter
             that finds no kernel, a model that is not built, or a schedule that cannot finish in
             the planned steps.
@@ -145,7 +146,9 @@ class PruneLowMagnitude(TrainingCallback):
             if zeros < math.floor(math.prod(kernel.shape) * target):
                 short.append(f"{path} ({zeros / math.prod(kernel.shape):.1%})")
         if short:
-            listed = ", ".join(short[:5]) + (f" and {len(short) - 5} more" if len(short) > 5 else "")
+            listed = ", ".join(short[:5]) + (
+                f" and {len(short) - 5} more" if len(short) > 5 else ""
+            )
             warnings.warn(
                 f"PruneLowMagnitude did not reach its sparsity of {target:.1%} in {listed}. Layers "
                 "that stay frozen keep their weights; training that stops early ends the "
@@ -205,8 +208,8 @@ def _find_kernels(model: Any, chosen: LayerFilter) -> list[tuple[str, Any]]:
     ]
     if not kernels:
         raise ValueError(
-            "`PruneLowMagnitude` needs a layer with a kernel (Dense, convolutions, Embedding), "
-            f"and the model {model.name!r} has none."
+            "`PruneLowMagnitude` needs a layer with a kernel (Dense, convolutions, Embedding). "
+            f"Received: model {model.name!r} without any."
         )
     return kernels
 

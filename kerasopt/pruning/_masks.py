@@ -29,7 +29,9 @@ def magnitude_mask(weights: Any, sparsity: Any) -> Any:
     weights = tf.convert_to_tensor(weights)
     magnitude = tf.abs(tf.reshape(weights, [-1]))
     size = tf.cast(tf.size(magnitude), tf.float32)
-    kept = tf.cast(tf.maximum(tf.round(size * (1.0 - tf.cast(sparsity, tf.float32))), 1.0), tf.int32)
+    kept = tf.cast(
+        tf.maximum(tf.round(size * (1.0 - tf.cast(sparsity, tf.float32))), 1.0), tf.int32
+    )
     threshold = tf.sort(magnitude, direction="DESCENDING")[kept - 1]
     return tf.cast(tf.abs(weights) >= threshold, weights.dtype)
 

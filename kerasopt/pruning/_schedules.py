@@ -4,7 +4,7 @@ import os
 from typing import Any
 
 from kerasopt._backend import tf
-from kerasopt._validation import check_number
+from kerasopt._validation import check_int, check_number
 from kerasopt.training import Moment, Timeline, check_moment
 
 _FREQUENCY = 100
@@ -25,7 +25,8 @@ class FractionSchedule:
             short training, so that there are at least ten updates.
 
     Raises:
-        ValueError: a value out of range, or `begin` behind `end`.
+        TypeError: a value is not a number.
+        ValueError: a value out of range, or `begin` not before `end`.
 
     Reference:
         Zhu & Gupta, To prune, or not to prune, arXiv:1710.01878.
@@ -47,8 +48,10 @@ class FractionSchedule:
         check_moment("end", end)
         self.begin, self.end = begin, end
         self.power = check_number("power", power, low=0.0, low_open=True)
-        if frequency is not None and frequency < 1:
-            raise ValueError(f"`frequency` must be at least 1 step. Received: frequency={frequency}.")
+        if type(begin) is type(end) and begin >= end:
+            raise ValueError(f"`begin` must lie before `end`. Received: begin={begin}, end={end}.")
+        if frequency is not None:
+            check_int("frequency", frequency, low=1)
         self.frequency = frequency
 
     def resolve(self, final_sparsity: float, timeline: Timeline) -> Any:
@@ -59,8 +62,8 @@ class FractionSchedule:
         """
         if timeline.steps_per_epoch is None:
             raise ValueError(
-                "A pruning schedule in fractions needs the number of steps of an epoch, and this "
-                "data has none. Pass steps_per_epoch to fit, or a TF-MOT schedule in steps."
+                "A pruning schedule in fractions needs the number of steps of an epoch. Received: "
+                "data of unknown length. Pass steps_per_epoch to fit, or a TF-MOT schedule."
             )
         begin = timeline.step_of(timeline.resolve(self.begin, name="begin")) or 0
         end = timeline.step_of(timeline.resolve(self.end, name="end")) or 0
@@ -69,7 +72,7 @@ class FractionSchedule:
         if begin >= end:
             raise ValueError(
                 "The pruning schedule cannot finish in the planned steps: it begins at step "
-                f"{begin} and must end at step {end} of {last + 1}. "
+                f"{begin} and must end by step {end}. Received: {last + 1} steps of training. "
                 "Train longer, or begin earlier."
             )
         # A frequency that divides the span, so that the last update falls on the end itself.
@@ -141,6 +144,6 @@ def check_finishes(schedule: Any, timeline: Timeline) -> None:
     if needed > total - 1:
         raise ValueError(
             "The pruning schedule cannot finish in the planned steps: it needs step "
-            f"{needed}, and training has {total} (steps 0 to {total - 1}). "
+            f"{needed}. Received: {total} steps of training, 0 to {total - 1}. "
             "Train longer, or use ko.pruning.FractionSchedule, which fits any length."
         )

@@ -1,4 +1,4 @@
-"""`QuantizeAware`: quantization-aware training of an unmodified model, from a moment of `fit` on."""
+"""`QuantizeAware`: quantization-aware training of an unmodified model inside `fit`."""
 
 from typing import Any
 
@@ -36,6 +36,7 @@ class QuantizeAware(TrainingCallback):
             `None` before `fit`.
 
     Raises:
+        TypeError: a moment is not a number.
         ValueError: at construction for a moment that is none, before the first batch when the
             model is not built, has no graph, is quantized already, or `start` lies outside
             training.

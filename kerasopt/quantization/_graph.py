@@ -29,7 +29,9 @@ class Graph:
 
     def __init__(self, model: Any) -> None:
         self.nodes: list[Node] = []
-        self.copy = keras.models.clone_model(model, clone_function=lambda op: op, call_function=self._record)
+        self.copy = keras.models.clone_model(
+            model, clone_function=lambda op: op, call_function=self._record
+        )
         self.inputs = list(self.copy.inputs)
         self.outputs = {id(tensor) for tensor in self.copy.outputs}
         self.producer: dict[int, Node] = {}
@@ -46,7 +48,7 @@ class Graph:
         return result
 
     def only_consumer(self, tensor: Any) -> Node | None:
-        """Returns the one node that reads a tensor, if it is one and the model does not return it."""
+        """Returns the node that alone reads a tensor; `None` if there are more or none."""
         readers = self.consumers[id(tensor)]
         return readers[0] if len(readers) == 1 and id(tensor) not in self.outputs else None
 

@@ -11,6 +11,9 @@ from kerasopt.quantization._fake_quant import (
     fake_quantize_kernel,
 )
 
+CARRYING = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
+"""The layers whose kernels are quantized."""
+
 
 @serializable
 class FakeQuantize(keras.layers.Layer):
@@ -36,6 +39,10 @@ class FakeQuantize(keras.layers.Layer):
         site: which call site, 0 to `num_sites - 1`; -1 uses the range and does not watch.
         pooled: the input is an average pooling, whose ties round away from int8 zero.
         training: whether to update the range.
+
+    Raises:
+        TypeError: `num_sites` or `momentum` is not a number.
+        ValueError: a value is out of range, or `fixed_range` does not hold 0.
     """
 
     def __init__(
@@ -54,15 +61,23 @@ class FakeQuantize(keras.layers.Layer):
         check_choice("role", role, ("activation", "input"))
         if fixed_range is not None and not fixed_range[0] <= 0.0 <= fixed_range[1]:
             raise ValueError(f"`fixed_range` must hold 0. Received: fixed_range={fixed_range}.")
-        self.fixed_range = None if fixed_range is None else (float(fixed_range[0]), float(fixed_range[1]))
+        self.fixed_range = (
+            None if fixed_range is None else (float(fixed_range[0]), float(fixed_range[1]))
+        )
         self.role = role
         self.supports_masking = True
         shape = (self.num_sites,)
-        self.minimum = self.add_weight(shape=shape, initializer="zeros", trainable=False, name="minimum")
-        self.maximum = self.add_weight(shape=shape, initializer="zeros", trainable=False, name="maximum")
+        self.minimum = self.add_weight(
+            shape=shape, initializer="zeros", trainable=False, name="minimum"
+        )
+        self.maximum = self.add_weight(
+            shape=shape, initializer="zeros", trainable=False, name="maximum"
+        )
         self.built = True
 
-    def call(self, inputs: Any, site: int = 0, pooled: bool = False, training: bool | None = None) -> Any:
+    def call(
+        self, inputs: Any, site: int = 0, pooled: bool = False, training: bool | None = None
+    ) -> Any:
         """Returns the rounded tensor, same shape and dtype float32."""
         if training and site >= 0 and self.fixed_range is None:
             self._watch(tf.stop_gradient(inputs), site)
@@ -132,11 +147,24 @@ class QuantizedLayer(keras.layers.Wrapper):
         layer: a Conv2D, DepthwiseConv2D or Dense layer.
         linear: leave the layer's activation to an operation behind; only ReLU and ReLU6 fuse.
         name: name of the wrapper; default is the layer's own.
+
+    Raises:
+        TypeError: `layer` is none of these.
     """
 
     def __init__(
-        self, layer: Any, linear: bool = False, name: str | None = None, dtype: Any = "float32", **kwargs: Any
+        self,
+        layer: Any,
+        linear: bool = False,
+        name: str | None = None,
+        dtype: Any = "float32",
+        **kwargs: Any,
     ) -> None:
+        if not isinstance(layer, CARRYING):
+            raise TypeError(
+                "`layer` must be a Conv2D, DepthwiseConv2D or Dense layer. "
+                f"Received: layer={layer!r}."
+            )
         # float32, so that rounding is exact; the layer inside keeps its own precision.
         super().__init__(layer, name=name or layer.name, dtype=dtype, **kwargs)
         self.linear = bool(linear)
@@ -157,7 +185,7 @@ class QuantizedLayer(keras.layers.Wrapper):
             if self.linear:
                 self.layer.activation = keras.activations.linear
             with keras.StatelessScope(state_mapping=[(kernel, rounded)]):
-                return self.layer(inputs)
+                return keras.ops.cast(self.layer(inputs), self.compute_dtype)
         finally:
             self.layer.activation = activation
 

@@ -5,7 +5,13 @@ from collections.abc import Callable
 from typing import Any
 
 from kerasopt.quantization._graph import Graph, Node
-from kerasopt.quantization._rules import FUSED_ACTIVATIONS, Rule, activation_name, activation_rule, rule_for
+from kerasopt.quantization._rules import (
+    FUSED_ACTIVATIONS,
+    Rule,
+    activation_name,
+    activation_rule,
+    rule_for,
+)
 
 
 @dataclasses.dataclass

@@ -129,7 +129,9 @@ def rule_for(op: Any) -> Rule:
     for kind in type(op).__mro__:
         if kind in _BY_LAYER:
             own_call = getattr(type(op), "call", None) is not getattr(kind, "call", None)
-            return Rule("float", "a subclass with a call of its own") if own_call else _BY_LAYER[kind]
+            return (
+                Rule("float", "a subclass with a call of its own") if own_call else _BY_LAYER[kind]
+            )
     if not isinstance(op, keras.Layer):
         return _BY_OPERATION.get(type(op).__name__, Rule("own", _UNKNOWN))
     return Rule("own", _UNKNOWN)

@@ -11,11 +11,10 @@ from kerasopt._layer_filter import LayerFilter, select_layers, walk_layers
 from kerasopt._validation import check_choice
 from kerasopt.quantization._fake_quant import fake_quantize, fake_quantize_kernel
 from kerasopt.quantization._graph import Graph, Node, flat_functional, functional, tensors
-from kerasopt.quantization._layers import FakeQuantize, QuantizedLayer, kernel_axes
+from kerasopt.quantization._layers import CARRYING, FakeQuantize, QuantizedLayer, kernel_axes
 from kerasopt.quantization._placement import Plan, Point, Range
 from kerasopt.quantization._rules import rule_for
-
-_CARRYING = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
+from kerasopt.training import settle
 
 
 def quantize_aware(model: Any, scheme: str = "int8", *, layers: LayerFilter = None) -> Any:
@@ -50,6 +49,7 @@ def quantize_aware(model: Any, scheme: str = "int8", *, layers: LayerFilter = No
         Integer-Arithmetic-Only Inference, arXiv:1712.05877.
     """
     check_choice("scheme", scheme, ("int8",))
+    settle(model)
     source = flat_functional(model)
     _check_not_quantized(source)
     copy = keras.models.clone_model(source)
@@ -65,7 +65,7 @@ def build_twin(model: Any, *, layers: LayerFilter = None) -> Any:
     _check_not_quantized(flat)
     graph = Graph(flat)
     plan = Plan(graph, _selector(flat, layers))
-    ranges: dict[int, FakeQuantize] = {}
+    ranges: dict[int, FakeQuantize] = {}  # id of a `Range` -> its layer
     split = {graph.nodes[index].op.name for index in plan.split}
     wrapped = {id(graph.nodes[index].op) for index in plan.kernels}
 
@@ -73,7 +73,9 @@ def build_twin(model: Any, *, layers: LayerFilter = None) -> Any:
         return QuantizedLayer(op, linear=op.name in split) if id(op) in wrapped else op
 
     def quantize(tensor: Any, point: Point) -> Any:
-        layer = ranges.setdefault(id(point.range), None) or _range_layer(point.range, ranges)
+        if id(point.range) not in ranges:
+            ranges[id(point.range)] = _range_layer(point.range, ranges)
+        layer = ranges[id(point.range)]
         return layer(tensor, site=point.site, pooled=point.pooled)
 
     call = _Caller(graph, plan, quantize)
@@ -97,7 +99,9 @@ class _Caller:
             for old, new in zip(node.inputs, tensors((args, kwargs)), strict=True)
             if id(old) in self._inputs and id(old) in self._plan.points
         }
-        args, kwargs = keras.tree.map_structure(lambda leaf: swaps.get(id(leaf), leaf), (args, kwargs))
+        args, kwargs = keras.tree.map_structure(
+            lambda leaf: swaps.get(id(leaf), leaf), (args, kwargs)
+        )
         result = op(*args, **kwargs)
         if node.index in self._plan.split:
             result = self._quantize(result, self._plan.split[node.index])
@@ -112,16 +116,11 @@ class _Caller:
         return self._quantized_inputs[id(old)]
 
 
-def _range_layer(grid: Range, ranges: dict[int, Any]) -> FakeQuantize:
-    used = {layer.name for layer in ranges.values() if layer is not None}
-    name = next(n for n in itertools.chain([grid.name], _numbered(grid.name)) if n not in used)
-    layer = FakeQuantize(max(1, grid.num_sites), fixed_range=grid.fixed, role=grid.role, name=name)
-    ranges[id(grid)] = layer
-    return layer
-
-
-def _numbered(name: str) -> Any:
-    return (f"{name}_{number}" for number in itertools.count(1))
+def _range_layer(grid: Range, ranges: dict[int, FakeQuantize]) -> FakeQuantize:
+    used = {layer.name for layer in ranges.values()}
+    numbered = (f"{grid.name}_{number}" for number in itertools.count(1))
+    name = next(n for n in itertools.chain([grid.name], numbered) if n not in used)
+    return FakeQuantize(max(1, grid.num_sites), fixed_range=grid.fixed, role=grid.role, name=name)
 
 
 def _selector(model: Any, chosen: LayerFilter) -> Callable[[Any], bool]:
@@ -131,11 +130,15 @@ def _selector(model: Any, chosen: LayerFilter) -> Callable[[Any], bool]:
     picked = {id(layer) for _, layer in select_layers(every, chosen)}
     known = {id(layer) for _, layer in every}
     # Only layers with kernels are chosen one by one; what lies between follows its neighbours.
-    return lambda op: id(op) in picked or id(op) not in known or not isinstance(op, _CARRYING)
+    return lambda op: id(op) in picked or id(op) not in known or not isinstance(op, CARRYING)
 
 
 def is_quantization_aware(model: Any) -> bool:
-    """Tells whether a model came from `quantize_aware` or `QuantizeAware`."""
+    """Tells whether a model came from `quantize_aware` or `QuantizeAware`.
+
+    Args:
+        model: any Keras model.
+    """
     return any(isinstance(layer, FakeQuantize) for _, layer in walk_layers(model))
 
 
@@ -193,7 +196,9 @@ def _strip_ranges(model: Any) -> Any:
             return args[0]
         return op(*args, **kwargs)
 
-    linear = {layer.name for layer in model.layers if isinstance(layer, QuantizedLayer) and layer.linear}
+    linear = {
+        layer.name for layer in model.layers if isinstance(layer, QuantizedLayer) and layer.linear
+    }
     return keras.models.clone_model(
         functional(model), clone_function=lambda op: op, call_function=call
     )
@@ -238,8 +243,8 @@ def export_twin(model: Any) -> Any:
             low, high = op.range_value()
             if not high > low:
                 raise ValueError(
-                    f"The range {op.name!r} has seen no data. Train the quantization-aware model "
-                    "for at least one step, with training=True, before exporting it."
+                    f"Every range must have seen data. Received: {op.name!r}, which has seen none. "
+                    "Train the quantization-aware model for at least one step before exporting it."
                 )
             return _ConstantRange(low, high, op.name)
         if isinstance(op, QuantizedLayer):
@@ -296,7 +301,9 @@ def _is_affine(op: Any, nodes: dict[int, Node], graph: Graph) -> bool:
         return False
     before = graph.producer.get(id(nodes[id(op)].inputs[0]))
     # Behind a kernel a BatchNormalization is folded by the converter.
-    return kind == "affine" or before is None or not isinstance(before.op, (QuantizedLayer, *_CARRYING))
+    return (
+        kind == "affine" or before is None or not isinstance(before.op, (QuantizedLayer, *CARRYING))
+    )
 
 
 def _as_convolution(op: Any, node: Node, later: list[tuple[Any, list[np.ndarray]]]) -> Any:

@@ -2,7 +2,16 @@
 
 from kerasopt.training._callback import TrainingCallback
 from kerasopt.training._optimizer import build_optimizer
-from kerasopt.training._session import Session, session
+from kerasopt.training._session import Session, session, settle
 from kerasopt.training._timeline import Moment, Timeline, check_moment
 
-__all__ = ["Moment", "Session", "Timeline", "TrainingCallback", "build_optimizer", "check_moment", "session"]
+__all__ = [
+    "Moment",
+    "Session",
+    "Timeline",
+    "TrainingCallback",
+    "build_optimizer",
+    "check_moment",
+    "session",
+    "settle",
+]

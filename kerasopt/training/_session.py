@@ -5,17 +5,22 @@ traced. A hook is an instance attribute over one of these, a closure around what
 hooks stack in a fixed order whatever the order of the callbacks. `Session.retrace` asks Keras for
 a new step, which the running `fit` picks up at its next batch.
 
-`fit` that ends in an exception never calls `on_train_end`. But every `fit` starts with
-`model.make_train_function()`, so a session puts itself in front of that method and closes itself
-when a later `fit` comes by: the next training starts clean, with or without our callbacks.
+`fit` that ends in an exception never calls `on_train_end`. But `fit`, `evaluate` and `predict` all
+start by asking the model for their compiled function, so a session puts itself in front of these
+three methods and closes itself when one of them is called and its own `fit` is over: whatever
+comes next is clean, with or without our callbacks.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any
+
+from kerasopt._backend import tf
 
 Wrapper = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 _HOOKED = ("call", "compute_loss", "train_step")
+_GUARDED = ("make_train_function", "make_test_function", "make_predict_function")
 _MARK = "kerasopt_session"
 
 
@@ -85,7 +90,8 @@ class Session:
             self._hooks[kind] = []
             self._install(kind)
         self._owners = []
-        vars(self._model).pop("make_train_function", None)
+        for name in _GUARDED:
+            vars(self._model).pop(name, None)
         # Keras makes them again when it next needs them.
         self._model.train_function = None
         self._model.test_function = None
@@ -118,18 +124,56 @@ class Session:
         function = getattr(self._model, kind)
         for _, _, wrapper in sorted(self._hooks[kind], key=lambda hook: hook[0]):
             function = wrapper(function)
-        attributes[kind] = function
+        attributes[kind] = self._only_in_fit(kind, function)
+
+    def _only_in_fit(self, kind: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        model = self._model
+
+        def hooked(*args: Any, **kwargs: Any) -> Any:
+            # A trace may run in a thread of its own, which does not see `fit` above it.
+            if tf.inside_function() or _is_fitting(model):
+                return function(*args, **kwargs)
+            self.close()
+            return getattr(model, kind)(*args, **kwargs)
+
+        return hooked
 
     def _guard(self) -> None:
-        model, make = self._model, type(self._model).make_train_function
+        for name in _GUARDED:
+            vars(self._model)[name] = self._closing(name)
 
-        def make_train_function(force: bool = False) -> Any:
-            if not force:  # Only the start of another `fit` (or `train_on_batch`) comes this way.
+    def _closing(self, name: str) -> Callable[..., Any]:
+        model, make = self._model, getattr(type(self._model), name)
+
+        def make_function(force: bool = False) -> Any:
+            # Inside its `fit`, validation asks for its function too; another `fit` is a new one.
+            if not force and (name == "make_train_function" or not _is_fitting(model)):
                 self.close()
             return make(model, force=force)
 
-        setattr(make_train_function, _MARK, self)
-        vars(model)["make_train_function"] = make_train_function
+        setattr(make_function, _MARK, self)
+        return make_function
+
+
+def _is_fitting(model: Any) -> bool:
+    """Tells whether a `fit` of this model is running, by looking for it up the stack."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_code.co_name == "fit" and frame.f_locals.get("self") is model:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def settle(model: Any) -> None:
+    """Closes what a `fit` that ended in an exception left open on a model, if anything.
+
+    Args:
+        model: any Keras model.
+    """
+    current = getattr(getattr(model, "make_train_function", None), _MARK, None)
+    if current is not None and not _is_fitting(model):
+        current.close()
 
 
 def session(model: Any) -> Session:

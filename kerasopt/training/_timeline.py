@@ -74,5 +74,14 @@ class Timeline:
 
 
 def check_moment(name: str, moment: Any) -> None:
-    """Checks what can be checked of a moment before the length of training is known."""
+    """Checks what can be checked of a moment before the length of training is known.
+
+    Args:
+        name: the argument's name, for the error.
+        moment: what the user gave.
+
+    Raises:
+        TypeError: it is not a number.
+        ValueError: a fraction outside [0, 1] or a negative epoch.
+    """
     Timeline(epochs=10**9, steps_per_epoch=1).resolve(moment, name=name)

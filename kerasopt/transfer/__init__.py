@@ -5,4 +5,12 @@ from kerasopt.transfer._classifier import build_classifier, split_layers
 from kerasopt.transfer._preprocessing import Preprocess
 from kerasopt.transfer._unfreeze import Unfreeze
 
-__all__ = ["Block", "Blocks", "Preprocess", "Unfreeze", "blocks", "build_classifier", "split_layers"]
+__all__ = [
+    "Block",
+    "Blocks",
+    "Preprocess",
+    "Unfreeze",
+    "blocks",
+    "build_classifier",
+    "split_layers",
+]

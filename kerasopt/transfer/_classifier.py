@@ -75,6 +75,7 @@ def build_classifier(
         its last layer is the Dense layer `"logits"`.
 
     Raises:
+        TypeError: an argument has a wrong type.
         ValueError: an argument is out of range, the backbone is unknown (the nearest names are
             offered), a file is missing or unreadable, channels do not match, or the model is no
             image model.

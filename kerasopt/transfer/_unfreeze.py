@@ -36,6 +36,7 @@ class Unfreeze(TrainingCallback):
         verbose: 1 prints a line at each opening.
 
     Raises:
+        TypeError: the schedule is not a dict of moments and what they open.
         ValueError: at construction or before the first batch, when a moment lies outside
             training, a block number or regex finds no layer, or the model's head says that its
             backbone is frozen for good (`head="features"`).
@@ -128,7 +129,9 @@ class Unfreeze(TrainingCallback):
             found = [layer for block in tuple(grouped)[-opened:] for layer in block.layers]
         else:
             members = {id(layer) for layer in everything}
-            inside = [(path, layer) for path, layer in walk_layers(self.model) if id(layer) in members]
+            inside = [
+                (path, layer) for path, layer in walk_layers(self.model) if id(layer) in members
+            ]
             chosen: LayerFilter = opened
             found = [layer for _, layer in select_layers(inside, chosen, argument="schedule")]
         if self.batch_norm == "frozen":
