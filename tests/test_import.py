@@ -27,10 +27,15 @@ LOOK = """
 import json, os, sys, warnings
 import keras, tensorflow
 
+# What SciPy and setuptools, which TF-MOT imports, set up for warnings of their own.
+THEIRS = ("scipy", "pkg_resources")
+
 def look():
     return {
         "environment": dict(os.environ),
-        "warning filters": list(warnings.filters),
+        "warning filters": [
+            entry for entry in warnings.filters if not entry[2].__module__.startswith(THEIRS)
+        ],
         "showwarning": warnings.showwarning,
         "dtype policy": keras.config.dtype_policy().name,
         "floatx": keras.config.floatx(),
