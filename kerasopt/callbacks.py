@@ -1,7 +1,8 @@
 """The index of every callback, because that is where a Keras user looks."""
 
+from kerasopt.augmentation import CutMix, MixUp
 from kerasopt.pruning import PruneLowMagnitude
 from kerasopt.quantization import QuantizeAware
 from kerasopt.transfer import Unfreeze
 
-__all__ = ["PruneLowMagnitude", "QuantizeAware", "Unfreeze"]
+__all__ = ["CutMix", "MixUp", "PruneLowMagnitude", "QuantizeAware", "Unfreeze"]

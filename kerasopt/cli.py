@@ -1,6 +1,8 @@
 """The `kerasopt` command."""
 
+import io
 import pathlib
+import random
 import sys
 from typing import Annotated, Any
 
@@ -9,7 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from kerasopt import __version__
+from kerasopt._files import write_atomic
 from kerasopt._terminal import EXPECTED_ERRORS, quiet_libraries, training_progress
+from kerasopt._validation import check_choice, check_int
 
 app = typer.Typer(
     add_completion=False,
@@ -18,6 +22,8 @@ app = typer.Typer(
     help="Train an image classifier with Keras 3 and ship it as a verified TFLite file.",
 )
 console = Console()
+
+_RECIPES = ("basic", "randaugment", "trivialaugment", "autoaugment", "augmix")
 
 Out = Annotated[pathlib.Path, typer.Option(help="Folder to write, which must not exist yet.")]
 Epochs = Annotated[int, typer.Option(help="Passes over the training photos.")]
@@ -196,6 +202,53 @@ def benchmark(
             str(timing.runs),
         )
     console.print(table)
+
+
+@app.command()
+def preview(
+    directory: Annotated[pathlib.Path, typer.Argument(help="A folder of photos.")],
+    recipe: Annotated[str, typer.Option(help=f"One of {', '.join(_RECIPES)}.")] = "basic",
+    out: Annotated[pathlib.Path, typer.Option(help="The picture: .png, .jpg, .pdf or .svg.")] = (
+        pathlib.Path("preview.png")
+    ),
+    rows: Annotated[int, typer.Option(help="Photos, drawn at random.")] = 4,
+    columns: Annotated[int, typer.Option(help="Pictures of each, the photo included.")] = 6,
+    seed: Annotated[int, typer.Option(help="Of the photos drawn and of the recipe.")] = 0,
+) -> None:
+    """Draw photos of a folder beside what training makes of them."""
+    check_choice("recipe", recipe, _RECIPES)
+    check_choice("out", out.suffix.lower(), (".png", ".jpg", ".pdf", ".svg"))
+    check_int("rows", rows, low=1)
+    check_int("columns", columns, low=2)
+    check_int("seed", seed, low=0)
+    photos = _some_photos(directory, rows, seed)
+    from kerasopt import augmentation, datasets
+
+    images = [datasets.load_image(photo) for photo in photos]
+    layer = getattr(augmentation, recipe)(seed=seed)
+    figure = augmentation.preview(layer, images, rows=rows, columns=columns)
+    picture = io.BytesIO()
+    figure.savefig(picture, format=out.suffix[1:].lower(), dpi=120)
+    console.print(f"{len(images)} photos, {recipe}: {write_atomic(out, picture.getvalue())}")
+
+
+def _some_photos(directory: pathlib.Path, count: int, seed: int) -> list[pathlib.Path]:
+    """Draws photos from a folder and the folders in it."""
+    from PIL import Image
+
+    kinds = Image.registered_extensions()
+    photos = [
+        file
+        for file in sorted(directory.rglob("*"))
+        if kinds.get(file.suffix.lower()) in Image.OPEN
+        and not any(part.startswith(".") for part in file.relative_to(directory).parts)
+    ]
+    if not photos:
+        raise ValueError(
+            "`directory` must be a folder that holds photos, itself or in folders. "
+            f"Received: directory={str(directory)!r}."
+        )
+    return random.Random(seed).sample(photos, min(count, len(photos)))  # noqa: S311
 
 
 def _finish(metrics: dict[str, Any], folder: pathlib.Path) -> None:

@@ -16,6 +16,7 @@ import kerasopt as ko
 from kerasopt.cli import app
 from tests.models import small_cnn, stripes
 
+COMMANDS = ("demo", "train", "export", "inspect", "benchmark", "preview")
 COMMAND = pathlib.Path(sys.executable).parent / "kerasopt"
 
 
@@ -214,11 +215,70 @@ def test_benchmark_threads(tmp_path):
     )
 
 
+def preview(photos, out, *more):
+    arguments = ["preview", photos, "--out", out, "--rows", 2, "--columns", 3, *more]
+    return CliRunner().invoke(app, [str(part) for part in arguments])
+
+
+def test_preview_writes_a_picture(photos, tmp_path):
+    result = preview(photos, tmp_path / "a.png")
+    assert result.exit_code == 0, result.output
+    assert "2 photos, basic:" in result.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+    with Image.open(tmp_path / "a.png") as picture:
+        picture.load()
+        assert picture.width > picture.height > 200
+    preview(photos, tmp_path / "b.png")
+    preview(photos, tmp_path / "c.png", "--seed", 1)
+    first, again, other = ((tmp_path / f"{name}.png").read_bytes() for name in "abc")
+    assert first == again
+    assert first != other
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "recipe", ["basic", "randaugment", "trivialaugment", "autoaugment", "augmix"]
+)
+def test_preview_of_every_recipe(photos, tmp_path, recipe):
+    result = preview(photos, tmp_path / "preview.svg", "--recipe", recipe)
+    assert result.exit_code == 0, result.output
+    assert "<svg" in (tmp_path / "preview.svg").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--recipe", "randagument"), "`recipe` must be one of 'basic'"),
+        (("--recipe", "randagument"), "Did you mean 'randaugment'"),
+        (("--columns", 1), "`columns` must be an integer >= 2"),
+        (("--rows", 0), "`rows` must be an integer >= 1"),
+        (("--seed", -1), "`seed` must be an integer >= 0"),
+        (("--out", "preview.doc"), "`out` must be one of '.png', '.jpg', '.pdf', '.svg'"),
+    ],
+)
+def test_bad_previews(photos, tmp_path, more, message):
+    assert message in error_of("preview", photos, "--out", tmp_path / "a.png", *more)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_preview_of_no_photos(tmp_path):
+    (tmp_path / "notes.txt").write_text("no photo")
+    for folder in (tmp_path, tmp_path / "none"):
+        message = error_of("preview", folder, "--out", tmp_path / "a.png")
+        assert "`directory` must be a folder that holds photos" in message
+    (tmp_path / "broken.png").write_text("no photo either")
+    message = error_of("preview", tmp_path, "--out", tmp_path / "a.png")
+    assert "must be a whole image file" in message
+    Image.new("RGB", (9, 9)).save(tmp_path / "broken.png")
+    message = error_of("preview", tmp_path, "--out", tmp_path / "no" / "a.png")
+    assert "must be a file in an existing folder" in message
+
+
 def test_version_and_help():
     runner = CliRunner()
     assert runner.invoke(app, ["--version"]).stdout.strip() == ko.__version__
     shown = runner.invoke(app, ["--help"]).stdout
-    assert all(name in shown for name in ("demo", "train", "export", "inspect", "benchmark"))
+    assert all(name in shown for name in COMMANDS)
 
 
 def test_inspect_in_process(tmp_path):

@@ -2,6 +2,20 @@
 
 from kerasopt.augmentation._basic import basic
 from kerasopt.augmentation._container import Augmentation
+from kerasopt.augmentation._mixing import CutMix, MixUp
 from kerasopt.augmentation._preview import preview
+from kerasopt.augmentation._recipes import augmix, autoaugment, randaugment, trivialaugment
+from kerasopt.augmentation._tta import predict_tta
 
-__all__ = ["Augmentation", "basic", "preview"]
+__all__ = [
+    "Augmentation",
+    "CutMix",
+    "MixUp",
+    "augmix",
+    "autoaugment",
+    "basic",
+    "predict_tta",
+    "preview",
+    "randaugment",
+    "trivialaugment",
+]

@@ -8,6 +8,7 @@ from kerasopt._validation import check_choice, check_number
 from kerasopt.augmentation._container import Augmentation
 from kerasopt.augmentation._keras_cv import keras_cv
 from kerasopt.augmentation._rebuild import deserialize, serialize
+from kerasopt.augmentation._value_range import check_value_range
 
 _FLIPS = {
     "horizontal": "horizontal",
@@ -70,7 +71,7 @@ def basic(
         >>> [layer.__class__.__name__ for layer in augmentation.layers][:2]
         ['RandomFlip', 'RandomRotation']
     """
-    low, high = _check_value_range(value_range)
+    low, high = check_value_range(value_range)
     mode = _check_flip(flip)
     strengths = {
         "rotation": rotation,
@@ -92,7 +93,8 @@ def basic(
             "`value_range` must begin at 0 where `hue` is used, for hue is defined by ratios. "
             f"Received: value_range={value_range!r}. Set hue=0."
         )
-    return Augmentation(_layers(mode, checked, (low, high)), seed=seed, name=name)
+    layers = _layers(mode, checked, (low, high))
+    return Augmentation(layers, value_range=(low, high), seed=seed, name=name)
 
 
 def _layers(mode: str | None, part: dict[str, float], value_range: tuple[float, float]) -> Any:
@@ -110,13 +112,14 @@ def _layers(mode: str | None, part: dict[str, float], value_range: tuple[float, 
         layers.append(cv.RandomTranslation(part["crop"], part["crop"]))
     if part["brightness"]:
         shift = (-part["brightness"], part["brightness"])
-        # KerasCV scales its shift by the upper end alone, Keras by the width of the range.
         layers.append(keras.layers.RandomBrightness(shift, value_range=(low, high)))
     if part["contrast"]:
         # KerasCV's: with one number, the one of Keras 3.15 only ever raises the contrast.
         layers.append(cv.RandomContrast((low, high), part["contrast"]))
     if part["saturation"]:
-        layers.append(RGBOnly(cv.RandomColorDegeneration(part["saturation"])))
+        # KerasCV's clips to 0-255 whatever the range.
+        fading = (0.0, part["saturation"])
+        layers.append(RGBOnly(keras.layers.RandomColorDegeneration(fading, (low, high))))
     if part["hue"]:
         layers.append(RGBOnly(cv.RandomHue(part["hue"], (low, high))))
     return layers
@@ -162,18 +165,3 @@ def _check_flip(flip: Any) -> str | None:
         return _FLIPS["horizontal"]
     check_choice("flip", flip, [*_FLIPS, True, False, None])
     return _FLIPS[flip]
-
-
-def _check_value_range(value_range: Any) -> tuple[float, float]:
-    if not isinstance(value_range, list | tuple) or len(value_range) != 2:
-        raise TypeError(
-            "`value_range` must be a pair (low, high). "
-            f"Received: value_range={value_range!r}. Pixels as they come are (0, 255)."
-        )
-    low, high = (check_number("value_range", end) for end in value_range)
-    if low >= high:
-        raise ValueError(
-            "`value_range` must be increasing. "
-            f"Received: value_range={value_range!r}. Pixels as they come are (0, 255)."
-        )
-    return low, high

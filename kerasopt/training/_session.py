@@ -39,6 +39,11 @@ class Session:
         self._undo: list[tuple[Any, Callable[[], None]]] = []
         self._guard()
 
+    @property
+    def owners(self) -> tuple[Any, ...]:
+        """Who keeps the session open, in the order in which they came."""
+        return tuple(self._owners)
+
     def acquire(self, owner: Any) -> None:
         """Keeps the session open until `owner` releases it."""
         if not any(known is owner for known in self._owners):
