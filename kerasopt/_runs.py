@@ -123,7 +123,8 @@ def train_folder(
     callbacks = []
     if pretrained:
         stages = len(transfer.blocks(model))
-        callbacks.append(transfer.Unfreeze({0.1: max(1, stages // 3), 0.3: "all"}))
+        # The whole backbone opens when the rate has come down to half: early, it forgets.
+        callbacks.append(transfer.Unfreeze({0.2: max(1, stages // 3), 0.5: "all"}))
     trained = _train(model, data, recipe, callbacks, progress)
     trained.counts = data.counts
     trained.settings["photos"] = f"{sum(len(files) for files in data.files.values()):,}"
@@ -183,15 +184,18 @@ class _Arrays:
 
 def _train(model: Any, data: Any, recipe: Recipe, callbacks: list[Any], progress: Any) -> Trained:
     steps = len(data.train)
+    warm_up = max(1, steps // 3)
     rate = keras.optimizers.schedules.CosineDecay(
         0.0,
-        max(1, (recipe.epochs - 1) * steps),
+        max(1, recipe.epochs * steps - warm_up),
         alpha=0.01,
         warmup_target=recipe.learning_rate,
-        warmup_steps=steps,
+        warmup_steps=warm_up,
     )
+    # Adam's second moment starts from zero in each layer that opens later, without the correction
+    # of the first steps; with 0.999 those steps would be up to six times too long, for long.
     model.compile(
-        optimizer=keras.optimizers.AdamW(rate, weight_decay=1e-4),
+        optimizer=keras.optimizers.AdamW(rate, beta_2=0.99, weight_decay=1e-4),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )

@@ -128,6 +128,18 @@ def test_activation_that_does_not_fuse_is_split_off():
     assert model.layers[-1].activation is keras.activations.softmax
 
 
+def test_shared_layer_with_a_split_activation():
+    inputs = keras.Input((6,))
+    shared = keras.layers.Dense(6, "gelu", name="shared")
+    model = keras.Model(inputs, shared(shared(inputs)))
+    copy = quantize_aware(model)
+    x = np.random.default_rng(0).normal(size=(16, 6)).astype("float32")
+    copy(x, training=True)
+    np.testing.assert_allclose(copy.predict(x, verbose=0), model.predict(x, verbose=0), atol=0.05)
+    assert float_operations(copy) == ()
+    assert "GELU" in ko.export.to_tflite(copy, quantize="int8").operators
+
+
 def test_what_stays_float_is_named_also_after_loading(tmp_path):
     inputs = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(4, 3, name="conv")(inputs)
@@ -336,3 +348,33 @@ def test_training_that_stops_before_the_start():
             x, y, batch_size=8, epochs=4, verbose=0, callbacks=[Stop(), QuantizeAware(start=0.5)]
         )
     assert "make_train_function" not in vars(model)
+
+
+@pytest.mark.slow
+def test_pretrained_network_on_photos(shared, tmp_path):
+    """EfficientNet-Lite0 with ImageNet weights: all integers, and the same answers on photos."""
+    model = keras.models.load_model(shared / "weights" / "efficientnet_lite0_imagenet.keras")
+    aware = quantize_aware(model)
+    assert float_operations(aware) == ()
+    for layer in aware.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
+    files = sorted((shared / "data" / "flowers17").glob("*/*.jpg"))[::14]
+    photos = np.stack([ko.datasets.load_image(file, (224, 224)) for file in files]).astype(
+        "float32"
+    )
+    for start in range(0, 48, 16):
+        aware(photos[start : start + 16], training=True)
+    result = ko.export.to_tflite(aware, quantize="int8", verify=photos[:48], min_agreement=0.95)
+    assert result.agreement >= 0.95
+    assert result.size < 5.6e6
+    assert set(result.operators) == {
+        "QUANTIZE",
+        "CONV_2D",
+        "DEPTHWISE_CONV_2D",
+        "ADD",
+        "MEAN",
+        "FULLY_CONNECTED",
+        "SOFTMAX",
+        "DEQUANTIZE",
+    }

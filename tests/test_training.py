@@ -182,6 +182,9 @@ def test_bad_moments(moment, error, message):
 
 @pytest.mark.parametrize("name", ["Adam", "SGD", "AdamW", "RMSprop", "Lion", "Adafactor", "Muon"])
 def test_optimizer_grows_and_keeps_its_slots(name):
+    if name == "Muon" and not hasattr(keras.optimizers.Muon(1e-3), "momentums"):
+        keras_version = keras.__version__
+        pytest.skip(f"Muon of Keras {keras_version} does not run on TensorFlow variables")
     options = {"momentum": 0.9} if name == "SGD" else {}
     model = compiled(small_cnn(), optimizer=getattr(keras.optimizers, name)(1e-3, **options))
     for layer in model.layers[:-1]:

@@ -16,6 +16,9 @@ from kerasopt.quantization._placement import Plan, Point, Range
 from kerasopt.quantization._rules import rule_for
 from kerasopt.training import settle
 
+_SPLIT = "_split_activation"
+"""Ends the name of an activation that was taken out of a layer."""
+
 
 def quantize_aware(model: Any, scheme: str = "int8", *, layers: LayerFilter = None) -> Any:
     """Returns a copy of a model that computes as its int8 TFLite file will.
@@ -91,6 +94,7 @@ class _Caller:
         self._plan = plan
         self._quantize = quantize
         self._quantized_inputs: dict[int, Any] = {}
+        self._activations: dict[str, Any] = {}
 
     def __call__(self, op: Any, *args: Any, **kwargs: Any) -> Any:
         node = next(self._nodes)
@@ -105,10 +109,15 @@ class _Caller:
         result = op(*args, **kwargs)
         if node.index in self._plan.split:
             result = self._quantize(result, self._plan.split[node.index])
-            activation = node.op.activation
-            result = keras.layers.Activation(activation, name=f"{op.name}_activation")(result)
+            result = self._activation(op.name, node.op.activation)(result)
         point = self._plan.points.get(id(node.outputs[0])) if len(node.outputs) == 1 else None
         return result if point is None else self._quantize(result, point)
+
+    def _activation(self, name: str, function: Any) -> Any:
+        if name not in self._activations:  # a shared layer is called more than once
+            layer = keras.layers.Activation(function, name=f"{name}{_SPLIT}")
+            self._activations[name] = layer
+        return self._activations[name]
 
     def _input(self, new: Any, old: Any) -> Any:
         if id(old) not in self._quantized_inputs:
@@ -192,13 +201,12 @@ def _strip_ranges(model: Any) -> Any:
             return args[0]
         if isinstance(op, QuantizedLayer):
             return op.layer(*args, **kwargs)
-        if op.name.endswith("_activation") and op.name[: -len("_activation")] in linear:
+        if op.name in split:
             return args[0]
         return op(*args, **kwargs)
 
-    linear = {
-        layer.name for layer in model.layers if isinstance(layer, QuantizedLayer) and layer.linear
-    }
+    wrapped = [layer for layer in model.layers if isinstance(layer, QuantizedLayer)]
+    split = {f"{layer.name}{_SPLIT}" for layer in wrapped if layer.linear}
     return keras.models.clone_model(
         functional(model), clone_function=lambda op: op, call_function=call
     )

@@ -1,6 +1,6 @@
 """Functional graphs: copied layer by layer behind any tensor, and cut before their head."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from kerasopt._backend import keras
@@ -31,22 +31,42 @@ def find_pool(model: Any) -> Any | None:
     """
     if not is_graph(model):
         return None
-    pools = (layer for layer in model.layers if isinstance(layer, _POOLS))
-    return next((layer for layer in pools if _separates(layer, model)), None)
+    pools = [layer for layer in model.layers if isinstance(layer, _POOLS)]
+    if isinstance(model, keras.Sequential):
+        return next((layer for layer in pools if _takes_images(layer)), None)
+    # The config names what each operation reads, layers and others alike.
+    config = model.get_config()
+    reads = {entry["name"]: set(_sources(entry["inbound_nodes"])) for entry in config["layers"]}
+    output = keras.tree.flatten(config["output_layers"])[0]
+    return next((la for la in pools if _takes_images(la) and _separates(la, reads, output)), None)
 
 
-def _separates(layer: Any, model: Any) -> bool:
+def _takes_images(layer: Any) -> bool:
     try:
-        images, pooled = layer.input, layer.output
-    except (AttributeError, ValueError):  # called more than once
+        return len(layer.input.shape) == 4
+    except (AttributeError, ValueError):  # called more than once, or never by itself
         return False
-    if len(images.shape) != 4:
-        return False
-    try:
-        keras.Function([pooled], model.outputs)
-    except ValueError:  # the output needs more than this layer's result
-        return False
-    return True
+
+
+def _separates(layer: Any, reads: dict[str, set[str]], output: str) -> bool:
+    """Walks back from the output without passing the layer: no input may be reached."""
+    seen: set[str] = set()
+    ahead = [output]
+    while ahead:
+        name = ahead.pop()
+        if name != layer.name and name not in seen:
+            seen.add(name)
+            ahead.extend(reads[name])
+    return all(reads[name] for name in seen)
+
+
+def _sources(structure: Any) -> Iterator[str]:
+    """Yields the names of the operations whose tensors stand in a serialized call."""
+    if isinstance(structure, dict) and structure.get("class_name") == "__keras_tensor__":
+        yield structure["config"]["keras_history"][0]
+    elif isinstance(structure, dict | list | tuple):
+        for part in structure.values() if isinstance(structure, dict) else structure:
+            yield from _sources(part)
 
 
 class GraphCopier:
