@@ -179,7 +179,8 @@ def test_perspective_is_that_of_keras_for_the_same_corners():
     np.testing.assert_allclose(segment.apply(images, matrices), expected, atol=0.05)
 
 
-def test_clipping_between_colour_layers_and_the_mean_of_the_clipped_image_are_kept():
+@pytest.mark.parametrize("size", [(24, 40), (23, 41)])  # the mean in blocks, and in rows
+def test_clipping_between_colour_layers_and_the_mean_of_the_clipped_image_are_kept(size):
     layers = [
         K.RandomBrightness((0.4, 0.4)),
         CV.RandomContrast((0, 255), (-0.5, 0.5)),
@@ -187,8 +188,8 @@ def test_clipping_between_colour_layers_and_the_mean_of_the_clipped_image_are_ke
         CV.RandomSaturation((0.7, 0.7)),
         CV.RandomContrast((0, 255), (0.4, -0.4)),
     ]
-    images = photos()
-    segment = one_segment(layers)
+    images = photos(3, *size)
+    segment = one_segment(layers, shape=(*size, 3))
     np.testing.assert_allclose(segment(tf.constant(images)), run_library(layers, images), atol=0.02)
 
 

@@ -68,6 +68,7 @@ def in_mixed_precision(make):
         keras.config.set_dtype_policy(before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", marked(ON_IMAGES))
 def test_in_a_compiled_step_after_loading_and_in_mixed_precision(name, images, tmp_path):
     augmentation = container(name, name="augmentation")

@@ -409,6 +409,7 @@ def test_erasing_fills_with_noise_or_the_mean(fill, value_range, images):
         assert len({hole[:3].tobytes() for hole in inside}) == len(inside)
 
 
+@pytest.mark.slow
 @EVERY
 def test_every_recipe_takes_random_erasing(recipe, images):
     kept = recipe(random_erasing=0, seed=0)
@@ -504,6 +505,7 @@ def test_works_in_float32_under_mixed_precision(recipe, images):
     np.testing.assert_array_equal(changed, expected.astype("float16"))
 
 
+@pytest.mark.slow
 @EVERY
 def test_works_in_tf_data_on_grey_images_in_another_range(recipe, images):
     augmentation = recipe(value_range=(0, 1), random_erasing=0.5, seed=0)
@@ -515,6 +517,7 @@ def test_works_in_tf_data_on_grey_images_in_another_range(recipe, images):
     assert np.abs(changed - images[..., :1] / 255).mean() > 0.01
 
 
+@pytest.mark.slow
 @EVERY
 def test_no_gradient_flows_back_and_any_size_goes_in(recipe, images):
     model = keras.Sequential(

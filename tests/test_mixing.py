@@ -1,6 +1,9 @@
 """MixUp and CutMix, against NumPy: what the model sees, what it pays, what is counted."""
 
 import functools
+import pathlib
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -15,6 +18,7 @@ from kerasopt.augmentation import CutMix, MixUp
 from kerasopt.augmentation import _mixing_math as maths
 from tests.models import compiled, small_cnn, stripes
 
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 SEED = tf.constant([3, 5])
 
 
@@ -255,6 +259,7 @@ def test_a_step_of_mixup_is_numpy(rng, kind, reduction, weighted):
     np.testing.assert_array_equal(model.get_metrics_result()["seen"], larger.sum())
 
 
+@pytest.mark.slow
 def test_integer_and_one_hot_labels_train_alike(rng):
     after = []
     for kind in ("integer", "one-hot"):
@@ -405,6 +410,7 @@ def traces_without(**options):
     return watch.traces
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("options", "callbacks"), MODES)
 def test_trains_in_every_mode_and_adds_no_trace(options, callbacks):
     model = compiled(small_cnn(), **options)
@@ -465,6 +471,7 @@ def test_probability_leaves_whole_batches_alone():
     assert 0.15 < kinds.count("blend") / 160 < 0.45
 
 
+@pytest.mark.slow
 def test_seed():
     def seen(seed):
         x, y = stripes(8)
@@ -505,6 +512,7 @@ def test_tf_data_of_uint8_with_a_smaller_last_batch():
     assert np.isfinite(history.history["loss"]).all()
 
 
+@pytest.mark.slow
 def test_mixed_precision():
     keras.config.set_dtype_policy("mixed_float16")
     try:
@@ -515,12 +523,27 @@ def test_mixed_precision():
         keras.config.set_dtype_policy("float32")
 
 
+_REPLICAS = """
+import keras, numpy as np, tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from kerasopt.augmentation import CutMix, MixUp
+from tests.models import compiled, small_cnn, stripes
+with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    model = compiled(small_cnn())
+x, y = stripes(16)
+history = model.fit(x, y, batch_size=4, verbose=0, callbacks=[MixUp(seed=0), CutMix(seed=1)])
+assert np.isfinite(history.history["loss"]).all()
+"""
+
+
+@pytest.mark.slow
 def test_several_replicas():
-    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
-        model = compiled(small_cnn())
-    x, y = stripes(16)
-    history = model.fit(x, y, batch_size=4, verbose=0, callbacks=[MixUp(seed=0), CutMix(seed=1)])
-    assert np.isfinite(history.history["loss"]).all()
+    """Two logical devices have to be there before TensorFlow starts: a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", _REPLICAS], capture_output=True, text=True, cwd=ROOT, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_an_interrupted_fit_is_cleared_by_the_next():

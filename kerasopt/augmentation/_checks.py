@@ -1,6 +1,6 @@
 """Checks of the container's arguments and inputs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from kerasopt._backend import keras
@@ -90,11 +90,8 @@ def check_shape(shape: tuple[Any, ...]) -> None:
         )
 
 
-def check_needs(find: Callable[[Sequence[Any]], Any], needed: str, layers: Sequence[Any]) -> None:
-    """Raises ValueError where images alone meet a layer that needs more."""
-    layer = find(layers)
-    if layer is None:
-        return
+def refuse_images_alone(layer: Any, needed: str) -> None:
+    """Raises ValueError for images that meet a layer that needs more."""
     title = f"Layer {layer.name!r} of class {type(layer).__name__}"
     if needed == "labels":
         key = "'labels': labels"

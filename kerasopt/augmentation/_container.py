@@ -14,9 +14,9 @@ from kerasopt.augmentation._calls import apply
 from kerasopt.augmentation._checks import (
     agree_on_boxes,
     check_layers,
-    check_needs,
     check_same_shape,
     check_shape,
+    refuse_images_alone,
 )
 from kerasopt.augmentation._dictionary import (
     box_count,
@@ -162,6 +162,7 @@ class Augmentation(keras.layers.Layer):
             run_dictionary=tf.function(self._run_dictionary, autograph=True, reduce_retracing=True),
             fusion=Fusion(self._chain, self._seeds) if fuse else None,
             check=RangeCheck(self.name, self.value_range, self._chain),
+            needs=self._needs_of_layers(),
         )
 
     @property
@@ -200,9 +201,8 @@ class Augmentation(keras.layers.Layer):
         """Returns the images, or the dictionary, augmented when `training` is true."""
         if isinstance(images, dict):
             return self._call_dictionary(images, training)
-        check_needs(boxes_layer, "bounding boxes", self._chain)
-        check_needs(mixing_layer, "labels", self._chain)
-        check_needs(repeating_layer, "labels", self._chain)
+        for layer, needed in self._gate.needs:
+            refuse_images_alone(layer, needed)
         if training:
             # Bytes stay bytes until the first layer: a fused warp reads them as they are.
             is_bytes = tf.is_tensor(images) and images.dtype == tf.uint8
@@ -242,6 +242,16 @@ class Augmentation(keras.layers.Layer):
             keras_cv()
         layers = [deserialize(layer) for layer in config["layers"]]
         return cls(**{**config, "layers": layers})
+
+    def _needs_of_layers(self) -> list[tuple[Any, str]]:
+        """Lists layers that images alone do not do for, with what each needs."""
+        finders = {
+            boxes_layer: "bounding boxes",
+            mixing_layer: "labels",
+            repeating_layer: "labels",
+        }
+        found = [(find(self._chain), needed) for find, needed in finders.items()]
+        return [(layer, needed) for layer, needed in found if layer is not None]
 
     def _check_end(self, shape: tuple[Any, ...]) -> None:
         ragged = [layer for layer in self._chain if makes_ragged(layer)]

@@ -67,7 +67,7 @@ class ColourSegment:
     kind = "colour"
 
     def __init__(
-        self, layers: Sequence[Any], parts: Sequence[ColourPart], draws: Any, channels: int | None
+        self, layers: Sequence[Any], parts: Sequence[ColourPart], draws: Any, shape: Shape
     ) -> None:
         self.layers = tuple(layer.name for layer in layers)
         self.num_layers = len(self.layers)
@@ -77,7 +77,7 @@ class ColourSegment:
         self._compiled = tf.function(
             lambda images, parameters: run_steps(parts, images, parameters),
             input_signature=[
-                tf.TensorSpec([None, None, None, channels], tf.float32),
+                tf.TensorSpec([None, *shape], tf.float32),
                 tf.TensorSpec([None, sum(part.num_parameters for part in parts)], tf.float32),
             ],
             jit_compile=True,
@@ -155,7 +155,7 @@ class Fusion:
             return GeometrySegment(layers[: len(geometric)], parts, self._draws)
         if any(coloured):
             steps = [step for part in coloured for step in part]
-            return ColourSegment(layers[: len(coloured)], steps, self._draws, shape[2])
+            return ColourSegment(layers[: len(coloured)], steps, self._draws, shape)
         return LayerSegment(layers[:1])
 
 
