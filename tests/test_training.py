@@ -182,9 +182,8 @@ def test_bad_moments(moment, error, message):
 
 @pytest.mark.parametrize("name", ["Adam", "SGD", "AdamW", "RMSprop", "Lion", "Adafactor", "Muon"])
 def test_optimizer_grows_and_keeps_its_slots(name):
-    if name == "Muon" and not hasattr(keras.optimizers.Muon(1e-3), "momentums"):
-        keras_version = keras.__version__
-        pytest.skip(f"Muon of Keras {keras_version} does not run on TensorFlow variables")
+    if name == "Muon" and tuple(map(int, keras.__version__.split(".")[:2])) < (3, 15):
+        pytest.skip("Muon of older Keras asks TensorFlow variables for a path they do not have")
     options = {"momentum": 0.9} if name == "SGD" else {}
     model = compiled(small_cnn(), optimizer=getattr(keras.optimizers, name)(1e-3, **options))
     for layer in model.layers[:-1]:
