@@ -781,6 +781,18 @@ TRAINING = (
     ),
     Case(
         "training",
+        "count_steps",
+        "function",
+        make=lambda: ko.training.count_steps(keras.optimizers.Adam()),
+    ),
+    Case(
+        "training",
+        "is_untouched",
+        "function",
+        make=lambda: ko.training.is_untouched(keras.optimizers.Adam(), keras.Variable(1.0)),
+    ),
+    Case(
+        "training",
         "session",
         "function",
         make=lambda: ko.training.session(compiled(small_cnn())),

@@ -1,7 +1,7 @@
 """The one place that touches the compiled train step: sessions, moments and the callback base."""
 
 from kerasopt.training._callback import TrainingCallback
-from kerasopt.training._optimizer import build_optimizer
+from kerasopt.training._optimizer import build_optimizer, count_steps, is_untouched
 from kerasopt.training._session import Session, session, settle
 from kerasopt.training._timeline import Moment, Timeline, check_moment
 
@@ -12,6 +12,8 @@ __all__ = [
     "TrainingCallback",
     "build_optimizer",
     "check_moment",
+    "count_steps",
+    "is_untouched",
     "session",
     "settle",
 ]

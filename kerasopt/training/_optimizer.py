@@ -1,6 +1,8 @@
-"""An optimizer that knows every variable that may ever train."""
+"""An optimizer that knows every variable that may ever train, and how far it has come."""
 
 from typing import Any
+
+import numpy as np
 
 from kerasopt._backend import keras
 
@@ -15,49 +17,138 @@ def build_optimizer(model: Any, variables: list[Any]) -> None:
     Args:
         model: a compiled `keras.Model`.
         variables: every variable that may train at any time of the coming `fit`.
+
+    Raises:
+        ValueError: the optimizer is a `MultiOptimizer`, which in Keras takes no step unless every
+            variable it was built on has a gradient.
     """
     optimizer = model.optimizer
-    if not optimizer.built:
-        optimizer.build(variables)
-        return
-    known = _built_on(optimizer)
-    if {id(variable) for variable in variables} <= {id(variable) for variable in known}:
-        return
-    grown = type(optimizer).from_config(optimizer.get_config())
-    grown.build(variables)
-    place = {id(variable): index for index, variable in enumerate(variables)}
-    _carry(optimizer, grown, [place.get(id(variable)) for variable in known])
+    if hasattr(optimizer, "optimizers"):
+        raise ValueError(
+            "`optimizer` must be one that can leave variables alone, and a MultiOptimizer needs a "
+            "gradient for all of its variables at every step. "
+            f"Received: optimizer={optimizer.name!r}. Compile with one optimizer and give groups "
+            "of layers their own rates with ko.transfer.LayerwiseLearningRate."
+        )
+    with model.distribute_strategy.scope():
+        if not optimizer.built:
+            optimizer.build(variables)
+            return
+        places = slot_places(optimizer)
+        if all(variable_key(optimizer, variable) in places for variable in variables):
+            return
+        grown = type(optimizer).from_config(optimizer.get_config())
+        # What it knew before comes along, so that no state is lost.
+        wanted = {id(variable) for variable in variables}
+        known = [v for v in model.variables if variable_key(optimizer, v) in places]
+        grown.build(variables + [v for v in known if id(v) not in wanted])
+    new_places = slot_places(grown)
+    _carry(optimizer, grown, {places[key]: new_places[key] for key in places if key in new_places})
+    for key, average in zip(places, _averages(inner_optimizer(optimizer)), strict=False):
+        _copy(average, _averages(inner_optimizer(grown))[new_places[key]])
     model.optimizer = grown
     # The step traced before holds the old optimizer.
     type(model).make_train_function(model, force=True)
 
 
+def count_steps(optimizer: Any) -> int:
+    """Returns how many batches an optimizer has seen (gradient accumulation counts each)."""
+    return int(keras.ops.convert_to_numpy(iteration_variable(optimizer)))
+
+
+def iteration_variable(optimizer: Any) -> Any:
+    """Returns the variable that counts an optimizer's batches."""
+    # `optimizer.iterations` is a quotient when gradients accumulate; the variable comes first.
+    return inner_optimizer(optimizer).variables[0]
+
+
+def inner_optimizer(optimizer: Any) -> Any:
+    """Returns the optimizer behind a `LossScaleOptimizer`, else the optimizer itself."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
 # Keras has no public way to tell which variables an optimizer was built on, nor which slot belongs
-# to which of them (Adafactor gives all its slots the same few names). These two functions hold
-# that exception: slots are lists in the order of the variables. Pinned by tests/test_training.py.
+# to which of them (Adafactor gives all its slots the same few names). The functions below hold
+# that exception: slots are lists in the order of the variables, and `_trainable_variables_indices`
+# maps a variable's key to its place. Pinned by tests/test_training.py.
 
 
-def _built_on(optimizer: Any) -> list[Any]:
-    inner = getattr(optimizer, "inner_optimizer", optimizer)  # behind a LossScaleOptimizer
-    return list(inner._trainable_variables)
+def variable_key(optimizer: Any, variable: Any) -> Any:
+    """Returns the key of a variable, also of one replica's part of it."""
+    return inner_optimizer(optimizer)._var_key(variable)
 
 
-def _carry(old: Any, new: Any, places: list[int | None]) -> None:
+def slot_places(optimizer: Any) -> dict[Any, int]:
+    """Maps the key of each variable an optimizer was built on to its place in the slot lists."""
+    return dict(inner_optimizer(optimizer)._trainable_variables_indices)
+
+
+def is_untouched(optimizer: Any, variable: Any) -> bool:
+    """Tells whether an optimizer has not stepped on a variable yet: its slots are as built."""
+    places = slot_places(optimizer)
+    key = variable_key(optimizer, variable)
+    if key not in places:
+        return True
+    for name, slots in vars(inner_optimizer(optimizer)).items():
+        if not _is_slot_list(name, slots, len(places)):
+            continue
+        slot = slots[places[key]]
+        if isinstance(slot, keras.Variable) and np.any(keras.ops.convert_to_numpy(slot)):
+            # Averages and copies begin with the variable's own value.
+            if slot.shape == variable.shape and bool(keras.ops.all(slot.value == variable.value)):
+                continue
+            return False
+    return True
+
+
+def align_averages(model: Any) -> None:
+    """Makes an optimizer's moving averages those of the variables that train now.
+
+    Keras pairs the averages with `model.trainable_variables` by position, at every step, in
+    `SwapEMAWeights` and at the end of `fit`. Frozen variables need none: they are their average.
+    """
+    optimizer = inner_optimizer(model.optimizer)
+    if not (optimizer.built and optimizer.use_ema):
+        return
+    places = slot_places(optimizer)
+    training = [v for v in model.trainable_variables if variable_key(optimizer, v) in places]
+    averages = _averages(optimizer)
+    chosen = [averages[places[variable_key(optimizer, variable)]] for variable in training]
+    for variable, average in zip(training, chosen, strict=True):
+        # Keras begins an average at the optimizer's first step, which these variables missed.
+        if not np.any(keras.ops.convert_to_numpy(average)):
+            average.assign(variable)
+    store = vars(optimizer)  # an assignment would have Keras track the variables once more
+    store["_trainable_variables"] = training
+    store["_model_variables_moving_average"] = chosen
+
+
+def _averages(optimizer: Any) -> list[Any]:
+    """Lists the moving averages of all variables an optimizer was built on."""
+    if not optimizer.use_ema:
+        return []
+    return [v for v in optimizer.variables if v.name.endswith("_average")]
+
+
+def _is_slot_list(name: str, value: Any, length: int) -> bool:
+    if name in ("_variables", "_trainable_variables") or name.startswith("_self_"):
+        return False  # the model's own variables, and TensorFlow's bookkeeping
+    return isinstance(value, list) and len(value) == length
+
+
+def _carry(old: Any, new: Any, places: dict[int, int]) -> None:
     """Copies every slot of `old` to `new`; `places` maps an index of the old lists to the new."""
     for name, value in vars(old).items():
         target = vars(new).get(name)
-        if name in ("_variables", "_trainable_variables") or name.startswith("_self_"):
-            continue  # the model's own variables, and TensorFlow's bookkeeping
         if isinstance(value, keras.optimizers.Optimizer):
             _carry(value, target, places)
-        elif isinstance(value, list) and len(value) == len(places):
-            for slot, place in zip(value, places, strict=True):
-                if place is not None:
-                    _copy(slot, target[place])
+        elif _is_slot_list(name, value, len(places)):
+            for index, slot in enumerate(value):
+                _copy(slot, target[places[index]])
         elif isinstance(value, dict):
             for key in value.keys() & (target or {}).keys():
                 _copy(value[key], target[key])
-        else:
+        elif isinstance(value, keras.Variable):
             _copy(value, target)
 
 

@@ -12,10 +12,12 @@ comes next is clean, with or without our callbacks.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from kerasopt._backend import tf
+from kerasopt.training._optimizer import align_averages
+from kerasopt.training._updates import Updates
 
 Wrapper = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -37,6 +39,7 @@ class Session:
         self._before: dict[str, Any] = {}
         self._owners: list[Any] = []
         self._undo: list[tuple[Any, Callable[[], None]]] = []
+        self._updates = Updates()
         self._guard()
 
     @property
@@ -79,8 +82,36 @@ class Session:
         """Registers what else has to be undone when `owner` goes, last first."""
         self._undo.append((owner, undo))
 
+    def scale_rates(self, owner: Any, factors: Sequence[tuple[Any, float]]) -> None:
+        """Multiplies the learning rate of single variables, their weight decay with it.
+
+        Takes effect at the next `retrace`. Factors of several owners multiply; an owner that asks
+        again replaces its own.
+
+        Args:
+            owner: who asks; `release(owner)` takes the factors off.
+            factors: pairs of a `keras.Variable` and the factor of its learning rate.
+        """
+        self._updates.scale(owner, factors)
+
+    def start_counts(self, owner: Any, starts: Sequence[tuple[Any, int]]) -> None:
+        """Lets variables that join late count their own steps in the optimizer.
+
+        Takes effect at the next `retrace`. Optimizers that correct their averages by the iteration
+        count (Adam and its kin) then treat such a variable as at the beginning of training.
+
+        Args:
+            owner: who asks; `release(owner)` puts the variables back to the common count.
+            starts: pairs of a `keras.Variable` and the batch, counted by the optimizer, before
+                its first step.
+        """
+        self._updates.start(owner, starts)
+
     def retrace(self, *, evaluation: bool = False) -> None:
         """Makes Keras trace a new train step (and evaluation and prediction) at the next batch."""
+        if getattr(self._model, "optimizer", None) is not None:
+            self._updates.install(self._model.optimizer)
+            align_averages(self._model)
         model_type = type(self._model)
         model_type.make_train_function(self._model, force=True)
         if evaluation:
@@ -95,6 +126,7 @@ class Session:
             self._hooks[kind] = []
             self._install(kind)
         self._owners = []
+        self._updates.clear()
         for name in _GUARDED:
             vars(self._model).pop(name, None)
         # Keras makes them again when it next needs them.
@@ -103,7 +135,7 @@ class Session:
         self._model.predict_function = None
 
     def _drop(self, owner: Any) -> bool:
-        changed = False
+        changed = self._updates.drop(owner)
         for kind in _HOOKED:
             kept = [hook for hook in self._hooks[kind] if hook[1] is not owner]
             if len(kept) != len(self._hooks[kind]):

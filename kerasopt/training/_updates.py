@@ -1,0 +1,127 @@
+"""Rates and step counts of single variables, on top of the optimizer's own.
+
+Every Keras optimizer steps one variable at a time, through its public method `update_step`. An
+instance attribute over it can hand on another learning rate, or let a variable that joined late
+count its own steps: Adam's bias correction is a function of the iteration count, and with slots
+that start at zero late in training the first steps would be several times too long.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from kerasopt._backend import keras
+from kerasopt.training._optimizer import inner_optimizer, iteration_variable, variable_key
+
+_ATTRIBUTES = ("update_step", "_apply_weight_decay")
+
+
+class Updates:
+    """What differs from variable to variable in the optimizer's step of one model."""
+
+    def __init__(self) -> None:
+        self._rates: list[tuple[Any, Any, float]] = []
+        self._starts: list[tuple[Any, Any, int]] = []
+        self._installed: Any = None
+        self._before: dict[str, Any] = {}
+
+    def scale(self, owner: Any, factors: Sequence[tuple[Any, float]]) -> None:
+        """Replaces the owner's factors of the learning rate: pairs of a variable and a factor."""
+        self._rates = [entry for entry in self._rates if entry[0] is not owner]
+        self._rates += [(owner, variable, float(factor)) for variable, factor in factors]
+
+    def start(self, owner: Any, starts: Sequence[tuple[Any, int]]) -> None:
+        """Adds variables that count their steps from a given batch of the optimizer on."""
+        self._starts += [(owner, variable, int(step)) for variable, step in starts]
+
+    def drop(self, owner: Any) -> bool:
+        """Forgets what an owner asked for; tells whether there was anything."""
+        before = len(self._rates) + len(self._starts)
+        self._rates = [entry for entry in self._rates if entry[0] is not owner]
+        self._starts = [entry for entry in self._starts if entry[0] is not owner]
+        return len(self._rates) + len(self._starts) != before
+
+    def clear(self) -> None:
+        """Forgets everything and gives the optimizer its own methods back."""
+        self._rates, self._starts = [], []
+        self._remove()
+
+    def install(self, optimizer: Any) -> None:
+        """Puts the present state in front of the optimizer's methods, for the next trace."""
+        self._remove()
+        if not (self._rates or self._starts):
+            return
+        inner = inner_optimizer(optimizer)
+        factors: dict[Any, float] = {}
+        for _, variable, factor in self._rates:
+            key = variable_key(inner, variable)
+            factors[key] = factors.get(key, 1.0) * factor
+        starts = {variable_key(inner, variable): step for _, variable, step in self._starts}
+        attributes = vars(inner)
+        self._installed = inner
+        self._before = {name: attributes.get(name) for name in _ATTRIBUTES}
+        step = _stepping(inner, inner.update_step, factors, starts)
+        decay = _decaying(inner, inner._apply_weight_decay, factors)
+        attributes.update(update_step=step, _apply_weight_decay=decay)
+
+    def _remove(self) -> None:
+        if self._installed is None:
+            return
+        for name, previous in self._before.items():
+            vars(self._installed).pop(name, None)
+            if previous is not None:
+                vars(self._installed)[name] = previous
+        self._installed = None
+
+
+def _stepping(
+    optimizer: Any,
+    update_step: Callable[..., Any],
+    factors: dict[Any, float],
+    starts: dict[Any, int],
+) -> Callable[..., Any]:
+    count = iteration_variable(optimizer)
+
+    def step(gradient: Any, variable: Any, learning_rate: Any) -> Any:
+        key = variable_key(optimizer, variable)
+        factor, start = factors.get(key, 1.0), starts.get(key, 0)
+        rate = learning_rate if factor == 1.0 else learning_rate * factor
+        if not start:
+            return update_step(gradient, variable, rate)
+        # Only the count is another one in this scope; slots and weights are assigned as ever.
+        with keras.StatelessScope(state_mapping=[(count, count.value - start)]):
+            return update_step(gradient, variable, rate)
+
+    return step
+
+
+# Decoupled weight decay multiplies a weight by 1 - rate * decay, and with a rate of its own a
+# variable's decay must follow. No public method sees rate and variable together. Pinned by
+# tests/test_updates.py.
+
+
+def _decaying(
+    optimizer: Any, apply_weight_decay: Callable[..., Any], factors: dict[Any, float]
+) -> Callable[..., Any]:
+    def decay(variables: Sequence[Any]) -> None:
+        groups: dict[float, list[Any]] = {}
+        for variable in variables:
+            factor = factors.get(variable_key(optimizer, variable), 1.0)
+            groups.setdefault(factor, []).append(variable)
+        for factor, members in groups.items():
+            with _scaled(optimizer, factor):
+                apply_weight_decay(members)
+
+    return decay
+
+
+@contextlib.contextmanager
+def _scaled(optimizer: Any, factor: float) -> Iterator[None]:
+    attributes = vars(optimizer)
+    names = [n for n in ("weight_decay", "adam_weight_decay") if attributes.get(n) is not None]
+    before = {name: attributes[name] for name in names}
+    attributes.update({name: value * factor for name, value in before.items()})
+    try:
+        yield
+    finally:
+        attributes.update(before)
