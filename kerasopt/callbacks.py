@@ -3,6 +3,14 @@
 from kerasopt.augmentation import CutMix, MixUp
 from kerasopt.pruning import PruneLowMagnitude
 from kerasopt.quantization import QuantizeAware
-from kerasopt.transfer import Unfreeze
+from kerasopt.transfer import Freeze, GradualUnfreeze, Unfreeze
 
-__all__ = ["CutMix", "MixUp", "PruneLowMagnitude", "QuantizeAware", "Unfreeze"]
+__all__ = [
+    "CutMix",
+    "Freeze",
+    "GradualUnfreeze",
+    "MixUp",
+    "PruneLowMagnitude",
+    "QuantizeAware",
+    "Unfreeze",
+]

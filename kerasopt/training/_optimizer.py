@@ -1,10 +1,14 @@
 """An optimizer that knows every variable that may ever train, and how far it has come."""
 
+import weakref
 from typing import Any
 
 import numpy as np
 
 from kerasopt._backend import keras
+
+# By optimizer: the batch count at which a variable that joined late began, by the variable's key.
+_STARTS: "weakref.WeakKeyDictionary[Any, dict[Any, int]]" = weakref.WeakKeyDictionary()
 
 
 def build_optimizer(model: Any, variables: list[Any]) -> None:
@@ -46,6 +50,7 @@ def build_optimizer(model: Any, variables: list[Any]) -> None:
     _carry(optimizer, grown, {places[key]: new_places[key] for key in places if key in new_places})
     for key, average in zip(places, _averages(inner_optimizer(optimizer)), strict=False):
         _copy(average, _averages(inner_optimizer(grown))[new_places[key]])
+    late_starts(grown).update(late_starts(optimizer))
     model.optimizer = grown
     # The step traced before holds the old optimizer.
     type(model).make_train_function(model, force=True)
@@ -54,6 +59,11 @@ def build_optimizer(model: Any, variables: list[Any]) -> None:
 def count_steps(optimizer: Any) -> int:
     """Returns how many batches an optimizer has seen (gradient accumulation counts each)."""
     return int(keras.ops.convert_to_numpy(iteration_variable(optimizer)))
+
+
+def late_starts(optimizer: Any) -> dict[Any, int]:
+    """Returns when variables that joined late began, by key: what an optimizer is told of it."""
+    return _STARTS.setdefault(inner_optimizer(optimizer), {})
 
 
 def iteration_variable(optimizer: Any) -> Any:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from kerasopt._backend import tf
-from kerasopt.training._optimizer import align_averages
+from kerasopt.training._optimizer import align_averages, late_starts, variable_key
 from kerasopt.training._updates import Updates
 
 Wrapper = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -94,18 +94,20 @@ class Session:
         """
         self._updates.scale(owner, factors)
 
-    def start_counts(self, owner: Any, starts: Sequence[tuple[Any, int]]) -> None:
+    def start_counts(self, starts: Sequence[tuple[Any, int]]) -> None:
         """Lets variables that join late count their own steps in the optimizer.
 
         Takes effect at the next `retrace`. Optimizers that correct their averages by the iteration
-        count (Adam and its kin) then treat such a variable as at the beginning of training.
+        count (Adam and its kin) then treat such a variable as at the beginning of training. The
+        optimizer is its memory: later sessions on it go on with the same counts.
 
         Args:
-            owner: who asks; `release(owner)` puts the variables back to the common count.
             starts: pairs of a `keras.Variable` and the batch, counted by the optimizer, before
                 its first step.
         """
-        self._updates.start(owner, starts)
+        optimizer = self._model.optimizer
+        known = {variable_key(optimizer, variable): int(step) for variable, step in starts}
+        late_starts(optimizer).update(known)
 
     def retrace(self, *, evaluation: bool = False) -> None:
         """Makes Keras trace a new train step (and evaluation and prediction) at the next batch."""

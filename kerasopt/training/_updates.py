@@ -11,7 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from kerasopt._backend import keras
-from kerasopt.training._optimizer import inner_optimizer, iteration_variable, variable_key
+from kerasopt.training._optimizer import (
+    inner_optimizer,
+    iteration_variable,
+    late_starts,
+    variable_key,
+)
 
 _ATTRIBUTES = ("update_step", "_apply_weight_decay")
 
@@ -21,7 +26,6 @@ class Updates:
 
     def __init__(self) -> None:
         self._rates: list[tuple[Any, Any, float]] = []
-        self._starts: list[tuple[Any, Any, int]] = []
         self._installed: Any = None
         self._before: dict[str, Any] = {}
 
@@ -30,33 +34,28 @@ class Updates:
         self._rates = [entry for entry in self._rates if entry[0] is not owner]
         self._rates += [(owner, variable, float(factor)) for variable, factor in factors]
 
-    def start(self, owner: Any, starts: Sequence[tuple[Any, int]]) -> None:
-        """Adds variables that count their steps from a given batch of the optimizer on."""
-        self._starts += [(owner, variable, int(step)) for variable, step in starts]
-
     def drop(self, owner: Any) -> bool:
-        """Forgets what an owner asked for; tells whether there was anything."""
-        before = len(self._rates) + len(self._starts)
+        """Forgets an owner's factors; tells whether there were any."""
+        before = len(self._rates)
         self._rates = [entry for entry in self._rates if entry[0] is not owner]
-        self._starts = [entry for entry in self._starts if entry[0] is not owner]
-        return len(self._rates) + len(self._starts) != before
+        return len(self._rates) != before
 
     def clear(self) -> None:
-        """Forgets everything and gives the optimizer its own methods back."""
-        self._rates, self._starts = [], []
+        """Forgets all factors and gives the optimizer its own methods back."""
+        self._rates = []
         self._remove()
 
     def install(self, optimizer: Any) -> None:
         """Puts the present state in front of the optimizer's methods, for the next trace."""
         self._remove()
-        if not (self._rates or self._starts):
-            return
         inner = inner_optimizer(optimizer)
+        starts = dict(late_starts(inner))
+        if not (self._rates or starts):
+            return
         factors: dict[Any, float] = {}
         for _, variable, factor in self._rates:
             key = variable_key(inner, variable)
             factors[key] = factors.get(key, 1.0) * factor
-        starts = {variable_key(inner, variable): step for _, variable, step in self._starts}
         attributes = vars(inner)
         self._installed = inner
         self._before = {name: attributes.get(name) for name in _ATTRIBUTES}

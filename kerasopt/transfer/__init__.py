@@ -2,12 +2,15 @@
 
 from kerasopt.transfer._blocks import Block, Blocks, blocks
 from kerasopt.transfer._classifier import build_classifier, split_layers
+from kerasopt.transfer._freeze import Freeze
 from kerasopt.transfer._preprocessing import Preprocess
-from kerasopt.transfer._unfreeze import Unfreeze
+from kerasopt.transfer._unfreeze import GradualUnfreeze, Unfreeze
 
 __all__ = [
     "Block",
     "Blocks",
+    "Freeze",
+    "GradualUnfreeze",
     "Preprocess",
     "Unfreeze",
     "blocks",
