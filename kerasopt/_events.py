@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from kerasopt._validation import check_choice, check_number
 
-EVENT_KINDS = ("unfreeze", "prune", "quantize", "other")
+EVENT_KINDS = ("unfreeze", "freeze", "average", "prune", "quantize", "other")
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,8 @@ class Event:
     Args:
         epoch: Float >= 0, position on the epoch axis; `0.0` is the start of the first epoch and
             `1.0` its end.
-        kind: `"unfreeze"`, `"prune"`, `"quantize"` or `"other"`; gives the colour.
+        kind: `"unfreeze"`, `"freeze"`, `"average"`, `"prune"`, `"quantize"` or `"other"`; gives the
+            colour.
         label: What happened, such as `"block_6 and up unfrozen"`.
 
     Raises:

@@ -3,7 +3,13 @@
 from kerasopt.augmentation import CutMix, MixUp
 from kerasopt.pruning import PruneLowMagnitude
 from kerasopt.quantization import QuantizeAware
-from kerasopt.transfer import Freeze, GradualUnfreeze, Unfreeze
+from kerasopt.transfer import (
+    Freeze,
+    GradualUnfreeze,
+    Unfreeze,
+    WarmupCosine,
+    WeightAveraging,
+)
 
 __all__ = [
     "CutMix",
@@ -13,4 +19,6 @@ __all__ = [
     "PruneLowMagnitude",
     "QuantizeAware",
     "Unfreeze",
+    "WarmupCosine",
+    "WeightAveraging",
 ]

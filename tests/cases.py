@@ -798,6 +798,12 @@ TRAINING = (
         make=lambda: ko.training.session(compiled(small_cnn())),
     ),
     Case("training", "settle", "function", make=lambda: ko.training.settle(small_cnn())),
+    Case(
+        "training",
+        "trim_optimizer",
+        "function",
+        make=lambda: ko.training.trim_optimizer(compiled(small_cnn())),
+    ),
 )
 
 TRANSFER = (
@@ -887,6 +893,103 @@ TRANSFER = (
                 {"backbone": "VGG16", "num_classes": 5, "input_shape": (32, 32)},
                 ValueError,
                 "`input_shape` must be",
+            ),
+        ),
+    ),
+    Case(
+        "transfer",
+        "Freeze",
+        "callback",
+        make=lambda: ko.transfer.Freeze({0.5: 1}),
+        bad=(
+            ({"schedule": []}, TypeError, "`schedule` must be a dict"),
+            ({"schedule": {-1: "all"}}, ValueError, "`schedule` must be an epoch"),
+            (lambda: fit(ko.transfer.Freeze({0: 9})), ValueError, "`schedule` must freeze 1 to 3"),
+            (lambda: fit(ko.transfer.Freeze({0: "stm"})), ValueError, "`schedule` must choose"),
+        ),
+    ),
+    Case(
+        "transfer",
+        "GradualUnfreeze",
+        "callback",
+        make=lambda: ko.transfer.GradualUnfreeze(0.25, 0.75),
+        bad=(
+            ({"start": 1.5}, ValueError, "`start` must be a fraction"),
+            ({"end": "late"}, TypeError, "`end` must be a fraction"),
+            ({"groups": 0}, ValueError, "`groups` must be an integer"),
+            ({"blocks": 0.5}, TypeError, "`blocks` must be an integer"),
+            (
+                lambda: fit(ko.transfer.GradualUnfreeze(0.5, 0.0)),
+                ValueError,
+                "`end` must not come before",
+            ),
+            (
+                lambda: fit(ko.transfer.GradualUnfreeze(blocks=9)),
+                ValueError,
+                "`blocks` must open 1 to 3",
+            ),
+        ),
+    ),
+    Case(
+        "transfer",
+        "WarmupCosine",
+        "callback",
+        make=lambda: ko.transfer.WarmupCosine(1e-3),
+        bad=(({"peak": -1.0}, ValueError, "`peak` must be a number"),),
+    ),
+    Case(
+        "transfer",
+        "WeightAveraging",
+        "callback",
+        make=lambda: ko.transfer.WeightAveraging(start=0.5),
+        bad=(
+            ({"kind": "mean"}, ValueError, "`kind` must be one of"),
+            ({"momentum": 1.0}, ValueError, "`momentum` must be a number"),
+            (
+                lambda: fit(ko.transfer.WeightAveraging(start=1.0)),
+                ValueError,
+                "`start` must lie before the end",
+            ),
+        ),
+    ),
+    Case(
+        "transfer",
+        "fine_tune",
+        "function",
+        make=lambda: ko.transfer.fine_tune(
+            compiled(small_cnn()), stripes(count=8), epochs=2, verbose=0
+        ),
+        bad=(
+            (
+                {"model": NO_WEIGHTS, "train": stripes(count=8), "epochs": 0},
+                ValueError,
+                "`epochs` must be an integer",
+            ),
+        ),
+    ),
+    Case(
+        "transfer",
+        "fine_tuning_callbacks",
+        "function",
+        of_model=lambda model: ko.transfer.fine_tuning_callbacks(model, 4),
+        bad=(
+            (
+                lambda: ko.transfer.fine_tuning_callbacks(small_cnn(), 4, rate_span=0.1),
+                ValueError,
+                "`rate_span` must be a number",
+            ),
+        ),
+    ),
+    Case(
+        "transfer",
+        "recalibrate_batch_norm",
+        "function",
+        make=lambda: ko.transfer.recalibrate_batch_norm(small_cnn(), IMAGES),
+        bad=(
+            (
+                {"model": NO_WEIGHTS, "data": IMAGES},
+                ValueError,
+                "`model` must have a BatchNormalization",
             ),
         ),
     ),

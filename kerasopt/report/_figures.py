@@ -18,6 +18,8 @@ COLORS = {
     "training": "#8b93a3",
     "validation": "#3a4fd0",
     "unfreeze": "#b7700a",
+    "freeze": "#2b6cb0",
+    "average": "#5b7a1f",
     "prune": "#b4307c",
     "quantize": "#0b857a",
     "other": "#6b7280",

@@ -1,7 +1,12 @@
 """The one place that touches the compiled train step: sessions, moments and the callback base."""
 
 from kerasopt.training._callback import TrainingCallback
-from kerasopt.training._optimizer import build_optimizer, count_steps, is_untouched
+from kerasopt.training._optimizer import (
+    build_optimizer,
+    count_steps,
+    is_untouched,
+    trim_optimizer,
+)
 from kerasopt.training._session import Session, session, settle
 from kerasopt.training._timeline import Moment, Timeline, check_moment
 
@@ -16,4 +21,5 @@ __all__ = [
     "is_untouched",
     "session",
     "settle",
+    "trim_optimizer",
 ]

@@ -34,24 +34,49 @@ def build_optimizer(model: Any, variables: list[Any]) -> None:
             f"Received: optimizer={optimizer.name!r}. Compile with one optimizer and give groups "
             "of layers their own rates with ko.transfer.LayerwiseLearningRate."
         )
-    with model.distribute_strategy.scope():
-        if not optimizer.built:
+    if not optimizer.built:
+        with model.distribute_strategy.scope():
             optimizer.build(variables)
-            return
-        places = slot_places(optimizer)
-        if all(variable_key(optimizer, variable) in places for variable in variables):
-            return
-        grown = type(optimizer).from_config(optimizer.get_config())
-        # What it knew before comes along, so that no state is lost.
-        wanted = {id(variable) for variable in variables}
-        known = [v for v in model.variables if variable_key(optimizer, v) in places]
-        grown.build(variables + [v for v in known if id(v) not in wanted])
-    new_places = slot_places(grown)
-    _carry(optimizer, grown, {places[key]: new_places[key] for key in places if key in new_places})
-    for key, average in zip(places, _averages(inner_optimizer(optimizer)), strict=False):
-        _copy(average, _averages(inner_optimizer(grown))[new_places[key]])
-    late_starts(grown).update(late_starts(optimizer))
-    model.optimizer = grown
+        return
+    places = slot_places(optimizer)
+    if all(variable_key(optimizer, variable) in places for variable in variables):
+        return
+    # What it knew before comes along, so that no state is lost.
+    wanted = {id(variable) for variable in variables}
+    known = [v for v in model.variables if variable_key(optimizer, v) in places]
+    _replace_optimizer(model, variables + [v for v in known if id(v) not in wanted])
+
+
+def trim_optimizer(model: Any) -> None:
+    """Leaves a model an optimizer of the variables that train now, as a saved file needs it.
+
+    Keras builds the optimizer of a loaded model on what trains, and drops a saved state of more.
+
+    Args:
+        model: a compiled `keras.Model`.
+    """
+    optimizer = model.optimizer
+    if not optimizer.built or hasattr(optimizer, "optimizers"):
+        return
+    training = {variable_key(optimizer, variable) for variable in model.trainable_variables}
+    if training < set(slot_places(optimizer)):
+        _replace_optimizer(model, model.trainable_variables)
+
+
+def _replace_optimizer(model: Any, variables: list[Any]) -> None:
+    """Replaces the optimizer by its copy on other variables, its state carried over."""
+    optimizer = model.optimizer
+    with model.distribute_strategy.scope():
+        copy = type(optimizer).from_config(optimizer.get_config())
+        copy.build(variables)
+    places, new_places = slot_places(optimizer), slot_places(copy)
+    common = {places[key]: new_places[key] for key in places if key in new_places}
+    _carry(optimizer, copy, common, len(places))
+    averages = _averages(inner_optimizer(optimizer)), _averages(inner_optimizer(copy))
+    for old, new in common.items() if averages[0] else ():
+        _copy(averages[0][old], averages[1][new])
+    late_starts(copy).update(late_starts(optimizer))
+    model.optimizer = copy
     # The step traced before holds the old optimizer.
     type(model).make_train_function(model, force=True)
 
@@ -141,20 +166,22 @@ def _averages(optimizer: Any) -> list[Any]:
 
 
 def _is_slot_list(name: str, value: Any, length: int) -> bool:
-    if name in ("_variables", "_trainable_variables") or name.startswith("_self_"):
-        return False  # the model's own variables, and TensorFlow's bookkeeping
+    if name in ("_variables", "_trainable_variables", "_model_variables_moving_average"):
+        return False  # the model's own variables, and averages, which have a function of their own
+    if name.startswith("_self_"):
+        return False  # TensorFlow's bookkeeping
     return isinstance(value, list) and len(value) == length
 
 
-def _carry(old: Any, new: Any, places: dict[int, int]) -> None:
-    """Copies every slot of `old` to `new`; `places` maps an index of the old lists to the new."""
+def _carry(old: Any, new: Any, places: dict[int, int], length: int) -> None:
+    """Copies slots of `old`, lists of `length`, to `new`; `places` maps the old index to the new."""
     for name, value in vars(old).items():
         target = vars(new).get(name)
         if isinstance(value, keras.optimizers.Optimizer):
-            _carry(value, target, places)
-        elif _is_slot_list(name, value, len(places)):
-            for index, slot in enumerate(value):
-                _copy(slot, target[places[index]])
+            _carry(value, target, places, length)
+        elif _is_slot_list(name, value, length):
+            for index, place in places.items():
+                _copy(value[index], target[place])
         elif isinstance(value, dict):
             for key in value.keys() & (target or {}).keys():
                 _copy(value[key], target[key])

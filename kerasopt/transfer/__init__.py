@@ -1,9 +1,13 @@
 """Transfer learning: a pretrained backbone with a new head, its blocks, its unfreezing."""
 
+from kerasopt.transfer._averaging import WeightAveraging
 from kerasopt.transfer._blocks import Block, Blocks, blocks
 from kerasopt.transfer._classifier import build_classifier, split_layers
+from kerasopt.transfer._fine_tune import fine_tune, fine_tuning_callbacks
 from kerasopt.transfer._freeze import Freeze
 from kerasopt.transfer._preprocessing import Preprocess
+from kerasopt.transfer._recalibrate import recalibrate_batch_norm
+from kerasopt.transfer._schedule import WarmupCosine
 from kerasopt.transfer._unfreeze import GradualUnfreeze, Unfreeze
 
 __all__ = [
@@ -13,7 +17,12 @@ __all__ = [
     "GradualUnfreeze",
     "Preprocess",
     "Unfreeze",
+    "WarmupCosine",
+    "WeightAveraging",
     "blocks",
     "build_classifier",
+    "fine_tune",
+    "fine_tuning_callbacks",
+    "recalibrate_batch_norm",
     "split_layers",
 ]

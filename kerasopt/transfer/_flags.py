@@ -19,7 +19,7 @@ class Flags:
 
     def __init__(self, model: Any) -> None:
         layers = [model, *_containers(model)]
-        layers += [inner for layer in leaves(model) for inner in _with_inner(layer)]
+        layers += [inner for layer in leaves(model) for inner in inner_layers(layer)]
         self._layers = [(layer, layer.trainable) for layer in layers]
         self._variables = [(variable, variable.trainable) for variable in model.variables]
 
@@ -51,7 +51,7 @@ def open_containers(model: Any) -> None:
 def open_layers(layers: Iterable[Any], batch_norm: str) -> None:
     """Makes layers trainable; BatchNormalization, also inside other layers, by its policy."""
     for layer in layers:
-        norms = [inner for inner in _with_inner(layer) if is_batch_norm(inner)]
+        norms = [inner for inner in inner_layers(layer) if is_batch_norm(inner)]
         if not is_batch_norm(layer):
             layer.trainable = True
         for norm in norms:
@@ -90,7 +90,7 @@ def _containers(model: Any) -> list[Any]:
     return nested + [inner for layer in nested for inner in _containers(layer)]
 
 
-def _with_inner(layer: Any) -> list[Any]:
+def inner_layers(layer: Any) -> list[Any]:
     """Lists a layer and the layers that it is made of."""
     found: dict[int, Any] = {}
 

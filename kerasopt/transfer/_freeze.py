@@ -1,5 +1,6 @@
 """Freezing during `fit`."""
 
+from kerasopt.training import trim_optimizer
 from kerasopt.transfer._flags import close_layers, open_containers
 from kerasopt.transfer._switching import (
     Schedule,
@@ -70,3 +71,7 @@ class Freeze(Switching):
             open_containers(self.model)
         for entry in due:
             close_layers(entry.layers)
+
+    def end(self) -> None:
+        """Drops the optimizer's state of what is frozen now, so that a saved model loads."""
+        trim_optimizer(self.model)

@@ -104,7 +104,7 @@ class Unfreeze(Switching):
                 if id(variable) in before:
                     continue
                 before.add(id(variable))
-                restored = entry.position <= self.restored
+                restored = 0 < self.restored >= entry.position
                 if restored or is_untouched(self.model.optimizer, variable):
                     starts.append((variable, step))
         self.session.start_counts(starts)
