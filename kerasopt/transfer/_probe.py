@@ -14,6 +14,9 @@ from kerasopt.transfer._features import extract, inference, no_labels
 from kerasopt.transfer._graph import GraphCopier, is_graph
 
 C_VALUES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
+# On small matrices threads wait for each other: twice as slow as one where a core is busy
+# elsewhere, ten times where both are.
+_THREADS_FROM_ENTRIES = 10_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,9 +48,9 @@ class LinearProbe:
     seconds: float
 
     def __str__(self) -> str:
+        sizes = f"{self.num_images:,} images, {self.num_features:,} features"
         lines = [
-            f"{self.num_images:,} images, {self.num_features:,} features, "
-            f"{self.num_classes} classes, {self.folds} folds, {self.seconds:.1f} s",
+            f"{sizes}, {self.num_classes} classes, {self.folds} folds, {self.seconds:.1f} s",
             f"{'C':>8}  accuracy     std  log loss",
         ]
         rows = zip(self.c_values, self.accuracy, self.accuracy_std, self.log_loss, strict=True)
@@ -130,28 +133,37 @@ def linear_probe(
     source, dense = _cut(model)
     settle(model)
 
-    features, labels = extract(
-        source, data, inference(source), name="data", batch_size=batch_size
-    )
+    features, labels = extract(source, data, inference(source), name="data", batch_size=batch_size)
     if labels is None:
         raise no_labels("data", data)
     num_classes = max(2, dense.units)
     classes = _check_labels(labels, num_classes, folds)
     order = np.lexsort((*features.T[:8], features.sum(axis=-1), classes))
-    problem = _Problem(features[order], classes[order], centered=dense.use_bias)
-    scores = problem.cross_validate(values, folds, seed)
-    c = values[int(np.argmin(scores[2]))]
-    _write(dense, *problem.solve(c))
+    with _threads(features.size):
+        problem = _Problem(features[order], classes[order], centered=dense.use_bias)
+        scores = problem.cross_validate(values, folds, seed)
+        c = values[int(np.argmin(scores[2]))]
+        solution = problem.solve(c)
+    _write(dense, *solution)
+    accuracy, deviation, loss = (tuple(float(score) for score in row) for row in scores)
     return LinearProbe(
-        c,
-        values,
-        *(tuple(float(score) for score in row) for row in scores),
+        c=c,
+        c_values=values,
+        accuracy=accuracy,
+        accuracy_std=deviation,
+        log_loss=loss,
         num_images=len(features),
         num_features=features.shape[-1],
         num_classes=num_classes,
         folds=folds,
         seconds=time.perf_counter() - start,
     )
+
+
+def _threads(entries: int) -> Any:
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(limits=1 if entries < _THREADS_FROM_ENTRIES else None)
 
 
 class _Problem:
@@ -200,7 +212,7 @@ class _Problem:
         return np.stack([accuracy.mean(axis=0), accuracy.std(axis=0), loss.mean(axis=0)])
 
     def solve(self, c: float) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the kernel (features, outputs) and bias of raw features; 1 output for 2 classes."""
+        """Returns kernel (features, outputs) and bias for raw features; two classes, one output."""
         learner = self._learner(C=c).fit(self._x, self._classes)
         weights = learner.coef_ if self._axes is None else learner.coef_ @ self._axes
         kernel = weights.T / self._scale
@@ -251,7 +263,8 @@ def _last_layer(model: Any) -> Any:
 def _check_dense(model: Any, layer: Any) -> None:
     required = "`model` must end in a Dense layer of logits, without activation."
     kind = f"{type(layer).__name__} {layer.name!r}"
-    if not isinstance(layer, keras.layers.Dense):
+    is_dense = isinstance(layer, keras.layers.Dense)
+    if not is_dense:
         raise ValueError(
             f"{required} Received: model={model.name!r}, which ends in {kind}. "
             "End it in Dense(num_classes) and train with from_logits=True."
@@ -278,8 +291,7 @@ def _check_dense(model: Any, layer: Any) -> None:
 def _check_c_values(values: Any) -> tuple[float, ...]:
     if isinstance(values, str) or not isinstance(values, Sequence | np.ndarray) or not len(values):
         raise TypeError(
-            "`c_values` must be a list of at least one number > 0. "
-            f"Received: c_values={values!r}."
+            f"`c_values` must be a list of at least one number > 0. Received: c_values={values!r}."
         )
     checked = [
         check_number(f"c_values[{i}]", value, low=0.0, low_open=True)
