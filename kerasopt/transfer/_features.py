@@ -184,10 +184,15 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
 
 
 def inference(model: Any) -> Function:
-    """Returns a compiled function of a model in inference mode, traced once for every length."""
+    """Returns a compiled function of a model in inference mode, traced once for every length.
+
+    A concrete function: TensorFlow warns of retracing where ordinary ones are made in a loop, as
+    a cross-validation does.
+    """
     image = model.inputs[0]
     signature = tf.TensorSpec((None, *image.shape[1:]), image.dtype)
-    return tf.function(lambda x: model(x, training=False), input_signature=[signature])
+    function = tf.function(lambda x: model(x, training=False), input_signature=[signature])
+    return function.get_concrete_function()
 
 
 def extract(
@@ -209,7 +214,7 @@ def extract(
     features, labels = [], []
     for x, y in _image_batches(data, shape, name, batch_size):
         _check_images(x, shape, name)
-        features.append(np.asarray(function(x.astype(dtype)), "float32"))
+        features.append(np.asarray(function(tf.constant(x, dtype)), "float32"))
         labels.append(y)
     if any(y is None for y in labels):
         return np.concatenate(features), None

@@ -202,7 +202,7 @@ class _Problem:
         splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
         accuracy, loss = np.zeros((2, folds, len(values)))
         for fold, (train, test) in enumerate(splitter.split(self._x, self._classes)):
-            learner = self._learner(warm_start=True)  # from strong regularization to weak
+            learner = self._learner(tol=1e-6, warm_start=True)  # from strong regularization to weak
             truth = self._classes[test]
             for index, c in enumerate(values):
                 learner.set_params(C=c).fit(self._x[train], self._classes[train])
@@ -213,7 +213,7 @@ class _Problem:
 
     def solve(self, c: float) -> tuple[np.ndarray, np.ndarray]:
         """Returns kernel (features, outputs) and bias for raw features; two classes, one output."""
-        learner = self._learner(C=c).fit(self._x, self._classes)
+        learner = self._learner(C=c, tol=1e-9).fit(self._x, self._classes)
         weights = learner.coef_ if self._axes is None else learner.coef_ @ self._axes
         kernel = weights.T / self._scale
         return kernel, learner.intercept_ - self._mean @ kernel
