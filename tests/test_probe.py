@@ -402,7 +402,7 @@ def test_an_activation_from_a_file_or_by_name_is_seen(tmp_path):
         (np.where(Y == 3, 2, Y), r"images of every class of the model. Received: none.*\[3\]"),
         (
             np.where(Y == 3, 4, Y),
-            "labels of the 4 classes of the model, 0 to 3. Received: labels 0",
+            "labels of the 4 classes of the model, 0 to 3. Received: labels",
         ),
         (Y - 1, "Received: labels -1 to 2"),
         (np.eye(5)[Y], "Received: one-hot labels of 5 classes"),
