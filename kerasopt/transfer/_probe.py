@@ -14,8 +14,8 @@ from kerasopt.transfer._features import extract, inference, no_labels
 from kerasopt.transfer._graph import GraphCopier, is_graph
 
 C_VALUES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
-# On small matrices threads wait for each other: twice as slow as one where a core is busy
-# elsewhere, ten times where both are.
+# On smaller matrices two threads save little, and wait for each other as soon as another process
+# has one of the cores: ten times slower.
 _THREADS_FROM_ENTRIES = 10_000_000
 
 
@@ -221,7 +221,8 @@ class _Problem:
     def _learner(self, **options: Any) -> Any:
         from sklearn.linear_model import LogisticRegression
 
-        # Ten times as fast as lbfgs here, and to a higher precision.
+        # As fast as lbfgs at a tight tolerance; the default one leaves logits a tenth off where
+        # regularization is weak.
         return LogisticRegression(
             solver="newton-cg", max_iter=1000, fit_intercept=self._centered, **options
         )
