@@ -159,10 +159,8 @@ model = ko.transfer.build_classifier(backbone, len(data.class_names), input_shap
 probe = ko.transfer.linear_probe(model, data.train)
 print(probe)
 
-model.compile(
-    loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"]
-)
-_, accuracy = model.evaluate(data.test, verbose=0)
+logits = model.predict(data.test, verbose=0)
+accuracy = np.mean(logits.argmax(axis=-1) == data.labels["test"])
 table.append(("solved head, features included", accuracy, probe.seconds))
 
 """
