@@ -77,6 +77,7 @@ class Case:
 
 
 IMAGES = stripes(count=4)[0]
+PROBED = (stripes(count=8)[0], np.arange(8) % 4)
 NO_WEIGHTS = keras.Sequential([keras.Input((4,)), keras.layers.ReLU()], name="no_weights")
 UNBUILT = keras.Sequential([keras.layers.Dense(2)], name="unbuilt")
 
@@ -367,6 +368,13 @@ DATASETS = (
                 "`path` must hold one folder of photos per class",
             ),
         ),
+    ),
+    Case(
+        "datasets",
+        "list_photos",
+        "function",
+        make=lambda: ko.datasets.list_photos(photos()),
+        bad=(({"path": "no/such/folder"}, ValueError, "`path` must be an existing folder"),),
     ),
     Case(
         "datasets",
@@ -806,6 +814,12 @@ TRAINING = (
     ),
 )
 
+
+def probe(model: Any = None) -> Any:
+    """What a linear probe of a small model on a little data returns."""
+    return ko.transfer.linear_probe(small_cnn() if model is None else model, PROBED, folds=2)
+
+
 TRANSFER = (
     Case(
         "transfer",
@@ -814,6 +828,35 @@ TRANSFER = (
         make=lambda: ko.transfer.blocks(small_cnn())[0],
     ),
     Case("transfer", "Blocks", "result", make=lambda: ko.transfer.blocks(small_cnn())),
+    Case(
+        "transfer",
+        "FeatureExtractor",
+        "class",
+        make=lambda: ko.transfer.FeatureExtractor(small_cnn()),
+        bad=(
+            (
+                lambda: ko.transfer.FeatureExtractor("MobilNetV2").fit(),
+                ValueError,
+                "Did you mean 'MobileNetV2'",
+            ),
+            (
+                lambda: ko.transfer.FeatureExtractor(small_cnn(), batch_size=0.5).fit(),
+                TypeError,
+                "`batch_size` must be an integer >= 1",
+            ),
+            (
+                lambda: ko.transfer.FeatureExtractor(small_cnn()).fit_transform(IMAGES[0]),
+                ValueError,
+                "`X` must hold batches of images of shape",
+            ),
+            (
+                lambda: ko.transfer.FeatureExtractor(small_cnn()).fit().features_and_labels(IMAGES),
+                ValueError,
+                "`data` must have labels",
+            ),
+        ),
+    ),
+    Case("transfer", "LinearProbe", "result", make=probe),
     Case(
         "transfer",
         "Preprocess",
@@ -990,6 +1033,31 @@ TRANSFER = (
                 {"model": NO_WEIGHTS, "data": IMAGES},
                 ValueError,
                 "`model` must have a BatchNormalization",
+            ),
+        ),
+    ),
+    Case(
+        "transfer",
+        "linear_probe",
+        "function",
+        make=probe,
+        bad=(
+            ({"model": "model.keras", "data": PROBED}, TypeError, "`model` must be a keras.Model"),
+            ({"model": NO_WEIGHTS, "data": PROBED}, ValueError, "must end in a Dense layer"),
+            (
+                lambda: ko.transfer.linear_probe(small_cnn(), IMAGES),
+                ValueError,
+                "`data` must have labels",
+            ),
+            (
+                lambda: ko.transfer.linear_probe(small_cnn(classes=5), PROBED, folds=2),
+                ValueError,
+                "images of every class of the model",
+            ),
+            (
+                lambda: ko.transfer.linear_probe(small_cnn(), PROBED, folds=3),
+                ValueError,
+                "`folds` must be at most the number of images of each class",
             ),
         ),
     ),

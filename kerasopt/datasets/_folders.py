@@ -40,6 +40,34 @@ def existing_folder(path: str | os.PathLike[str]) -> pathlib.Path:
     return root
 
 
+def list_photos(path: str | os.PathLike[str]) -> list[pathlib.Path]:
+    """Lists the photos of a folder and its sub-folders, by the rules of `image_folder`.
+
+    Files without an image suffix, hidden files, and links to folders are left out.
+
+    Args:
+        path: the folder.
+
+    Returns:
+        Their paths, sorted by their names below `path`, so class by class where each class has a
+        folder.
+
+    Raises:
+        ValueError: the folder is missing, a file, or holds no photos.
+
+    Example:
+        >>> files = list_photos("flowers")  # doctest: +SKIP
+        >>> classes = [file.parent.name for file in files]  # doctest: +SKIP
+    """
+    root = existing_folder(path)
+    photos = _photos(root, [])
+    if not photos:
+        raise ValueError(
+            f"`path` must hold at least one photo. Received: path={str(root)!r} without any."
+        )
+    return photos
+
+
 def find_ready_splits(root: pathlib.Path) -> dict[str, Classes] | None:
     """Returns split, class, photos for ready-made splits; `None` for one folder per class.
 
