@@ -3,6 +3,13 @@
 from kerasopt.augmentation import CutMix, MixUp
 from kerasopt.pruning import PruneLowMagnitude
 from kerasopt.quantization import QuantizeAware
-from kerasopt.transfer import Unfreeze
+from kerasopt.transfer import LayerwiseLearningRate, Unfreeze
 
-__all__ = ["CutMix", "MixUp", "PruneLowMagnitude", "QuantizeAware", "Unfreeze"]
+__all__ = [
+    "CutMix",
+    "LayerwiseLearningRate",
+    "MixUp",
+    "PruneLowMagnitude",
+    "QuantizeAware",
+    "Unfreeze",
+]

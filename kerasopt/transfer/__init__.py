@@ -2,13 +2,17 @@
 
 from kerasopt.transfer._blocks import Block, Blocks, blocks
 from kerasopt.transfer._classifier import build_classifier, split_layers
+from kerasopt.transfer._layerwise import LayerwiseLearningRate, RateGroup, RateTable
 from kerasopt.transfer._preprocessing import Preprocess
 from kerasopt.transfer._unfreeze import Unfreeze
 
 __all__ = [
     "Block",
     "Blocks",
+    "LayerwiseLearningRate",
     "Preprocess",
+    "RateGroup",
+    "RateTable",
     "Unfreeze",
     "blocks",
     "build_classifier",
