@@ -36,7 +36,9 @@ def split(seed: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     for label, folder in enumerate(sorted((SHARED / "data" / "flowers17").iterdir())):
         photos = sorted(folder.iterdir())
         shuffled = [photos[index] for index in rng.permutation(len(photos))]
-        for name, part in zip(parts, (shuffled[:40], shuffled[40:60], shuffled[60:80]), strict=True):
+        for name, part in zip(
+            parts, (shuffled[:40], shuffled[40:60], shuffled[60:80]), strict=True
+        ):
             parts[name] += [(photo, label) for photo in part]
     return {
         name: (
@@ -119,9 +121,7 @@ def run(arm: str, seed: int, budget: float | None) -> dict[str, Any]:
     if arm == "keras_guide":
         guide(model, train, validation, clock)
     elif "fine_tune" in arm:
-        ko.transfer.fine_tune(
-            model, train, validation, epochs=EPOCHS, callbacks=[clock], verbose=2
-        )
+        ko.transfer.fine_tune(model, train, validation, epochs=EPOCHS, callbacks=[clock], verbose=2)
     last = clock.curve[-1]
     return {**last, "epochs": len(clock.curve), "curve": clock.curve}
 

@@ -6,6 +6,7 @@ from kerasopt.quantization import QuantizeAware
 from kerasopt.transfer import (
     Freeze,
     GradualUnfreeze,
+    LayerwiseLearningRate,
     Unfreeze,
     WarmupCosine,
     WeightAveraging,
@@ -15,6 +16,7 @@ __all__ = [
     "CutMix",
     "Freeze",
     "GradualUnfreeze",
+    "LayerwiseLearningRate",
     "MixUp",
     "PruneLowMagnitude",
     "QuantizeAware",

@@ -975,6 +975,29 @@ TRANSFER = (
     ),
     Case(
         "transfer",
+        "LayerwiseLearningRate",
+        "callback",
+        make=lambda: ko.transfer.LayerwiseLearningRate(0.5),
+        bad=(
+            ({"decay": 0.0}, ValueError, "`decay`"),
+            ({"decay": None}, ValueError, "`decay`"),
+            ({"decay": 0.5, "per": "stage"}, ValueError, "`per` must be one of"),
+        ),
+    ),
+    Case(
+        "transfer",
+        "RateGroup",
+        "result",
+        make=lambda: ko.transfer.LayerwiseLearningRate(0.5).table(compiled(small_cnn()))[0],
+    ),
+    Case(
+        "transfer",
+        "RateTable",
+        "result",
+        make=lambda: ko.transfer.LayerwiseLearningRate(0.5).table(compiled(small_cnn())),
+    ),
+    Case(
+        "transfer",
         "WarmupCosine",
         "callback",
         make=lambda: ko.transfer.WarmupCosine(1e-3),

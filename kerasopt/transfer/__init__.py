@@ -6,12 +6,12 @@ from kerasopt.transfer._classifier import build_classifier, split_layers
 from kerasopt.transfer._features import FeatureExtractor
 from kerasopt.transfer._fine_tune import fine_tune, fine_tuning_callbacks
 from kerasopt.transfer._freeze import Freeze
+from kerasopt.transfer._layerwise import LayerwiseLearningRate, RateGroup, RateTable
 from kerasopt.transfer._preprocessing import Preprocess
 from kerasopt.transfer._probe import LinearProbe, linear_probe
 from kerasopt.transfer._recalibrate import recalibrate_batch_norm
 from kerasopt.transfer._schedule import WarmupCosine
 from kerasopt.transfer._unfreeze import GradualUnfreeze, Unfreeze
-from kerasopt.transfer._unfreeze import Unfreeze
 
 __all__ = [
     "Block",
@@ -19,8 +19,11 @@ __all__ = [
     "FeatureExtractor",
     "Freeze",
     "GradualUnfreeze",
+    "LayerwiseLearningRate",
     "LinearProbe",
     "Preprocess",
+    "RateGroup",
+    "RateTable",
     "Unfreeze",
     "WarmupCosine",
     "WeightAveraging",
