@@ -77,11 +77,11 @@ def clocked(test: Any, budget: float | None = None) -> Any:
             """Processor seconds, both cores together."""
             return time.process_time() - self._cpu
 
-        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
             if self.budget is not None and self.cpu > self.budget:
                 self.model.stop_training = True
 
-        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
             wall, cpu = time.perf_counter(), time.process_time()
             predicted = np.concatenate([self.model.predict_on_batch(x) for x, _ in test])
             truth = np.concatenate([y for _, y in test.as_numpy_iterator()])

@@ -82,7 +82,11 @@ def _replace_optimizer(model: Any, variables: list[Any]) -> None:
 
 
 def count_steps(optimizer: Any) -> int:
-    """Returns how many batches an optimizer has seen (gradient accumulation counts each)."""
+    """Returns how many batches an optimizer has seen (gradient accumulation counts each).
+
+    Args:
+        optimizer: a Keras optimizer, built or not.
+    """
     return int(keras.ops.convert_to_numpy(iteration_variable(optimizer)))
 
 
@@ -119,7 +123,12 @@ def slot_places(optimizer: Any) -> dict[Any, int]:
 
 
 def is_untouched(optimizer: Any, variable: Any) -> bool:
-    """Tells whether an optimizer has not stepped on a variable yet: its slots are as built."""
+    """Tells whether an optimizer has not stepped on a variable yet: its slots are as built.
+
+    Args:
+        optimizer: a Keras optimizer.
+        variable: a `keras.Variable`; one that the optimizer does not know is untouched.
+    """
     places = slot_places(optimizer)
     key = variable_key(optimizer, variable)
     if key not in places:
@@ -167,7 +176,7 @@ def _averages(optimizer: Any) -> list[Any]:
 
 def _is_slot_list(name: str, value: Any, length: int) -> bool:
     if name in ("_variables", "_trainable_variables", "_model_variables_moving_average"):
-        return False  # the model's own variables, and averages, which have a function of their own
+        return False  # the model's own variables; averages have a function of their own
     if name.startswith("_self_"):
         return False  # TensorFlow's bookkeeping
     return isinstance(value, list) and len(value) == length
