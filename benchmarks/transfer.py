@@ -42,9 +42,7 @@ def split(seed: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
             parts[name] += [(photo, label) for photo in part]
     return {
         name: (
-            np.stack([datasets.load_image(p, image_size=(224, 224)) for p, _ in chosen]).astype(
-                "uint8"
-            ),
+            np.stack([datasets.load_image(photo) for photo, _ in chosen]).astype("uint8"),
             np.array([label for _, label in chosen]),
         )
         for name, chosen in parts.items()
@@ -62,7 +60,7 @@ def pipeline(part: tuple[np.ndarray, np.ndarray], seed: int | None = None) -> An
 
 
 def clocked(test: Any, budget: float | None = None) -> Any:
-    """Returns a callback: test accuracy after each epoch, off the clock, and an end by the clock."""
+    """Returns a callback: test accuracy each epoch, off the clock, and an end by the clock."""
     import keras
 
     class Clock(keras.callbacks.Callback):

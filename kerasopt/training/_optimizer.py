@@ -183,7 +183,7 @@ def _is_slot_list(name: str, value: Any, length: int) -> bool:
 
 
 def _carry(old: Any, new: Any, places: dict[int, int], length: int) -> None:
-    """Copies slots of `old`, lists of `length`, to `new`; `places` maps the old index to the new."""
+    """Copies slots of `old`, lists of `length`, to `new`; `places` maps old index to new."""
     for name, value in vars(old).items():
         target = vars(new).get(name)
         if isinstance(value, keras.optimizers.Optimizer):
