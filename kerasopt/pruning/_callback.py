@@ -3,6 +3,7 @@
 import warnings
 from typing import Any
 
+from kerasopt._backend import tf
 from kerasopt._layer_filter import LayerFilter
 from kerasopt.pruning._pruner import DEFAULT_SPARSITY, ScheduledPruner, Settings
 from kerasopt.training import TrainingCallback
@@ -160,7 +161,7 @@ class PruneLowMagnitude(TrainingCallback):
         """Holds the zeros of an interrupted training; returns the step of the first batch."""
         # Only now, for `BackupAndRestore` may load the weights after this callback began.
         pruner, steps = self._running(), self.timeline.steps_per_epoch
-        taken = int(self.model.optimizer.iterations)
+        taken = int(tf.convert_to_tensor(self.model.optimizer.iterations))
         if steps is None:
             first = taken if epoch else 0  # epochs of unknown length: what the optimizer counted
         else:

@@ -75,7 +75,7 @@ class Kernel:
 
     def zeros(self) -> int:
         """Counts the zeros."""
-        return int(np.sum(keras.ops.convert_to_numpy(self.variable) == 0))
+        return int(np.sum(tf.convert_to_tensor(self.variable).numpy() == 0))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
