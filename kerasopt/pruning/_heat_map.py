@@ -23,7 +23,7 @@ def heat_map(found: Any) -> Figure:
     image = axes.imshow(lost, aspect="auto", cmap="magma_r", vmin=0.0, vmax=top)
     axes.set_xticks(range(columns), [f"{value:.2%}" for value in found.sparsities])
     axes.set_yticks(range(count), found.paths, fontsize=7)
-    axes.set(xlabel="zeros in this layer alone", title=f"loss of {found.baseline:.3f}")
+    axes.set(xlabel="zeros in this layer alone", title=f"score lost, of {found.baseline:.3f} dense")
     if count <= _MAX_NUMBERS:
         for (row, column), value in np.ndenumerate(lost):
             axes.text(

@@ -30,13 +30,13 @@ class Kernel:
     Attributes:
         path: the names of the models and layers around it, `"backbone/block_1_conv"`, with the
             variable's own name where its layer has several.
-        layer_path: the same without the variable.
+        layer: the layer that holds it.
         variable: the Keras variable.
         axes: the positions, inputs and outputs among the axes of the variable.
     """
 
     path: str
-    layer_path: str
+    layer: Any
     variable: Any
     axes: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
@@ -208,7 +208,7 @@ def _kernels_of(holder: _Holder) -> list[Kernel]:
     return [
         Kernel(
             path=f"{holder.path}/{variable.name}" if several else holder.path,
-            layer_path=holder.path,
+            layer=holder.layer,
             variable=variable,
             axes=_axes(holder.layer, variable),
         )
