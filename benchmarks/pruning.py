@@ -32,7 +32,7 @@ from _record import RESULTS, SHARED, record
 import kerasopt as ko
 from kerasopt.pruning._schedules import tfmot_schedules
 
-BATCH, STEPS, WARM_UP = 32, 24, 4
+BATCH, STEPS, WARM_UP = 32, 160, 10
 SPARSITIES = (0.5, 0.75, 0.875, 0.9375)
 BARS = {
     "step_over_plain": 1.03,
@@ -71,12 +71,12 @@ def stopwatch(base: Any, turns: Turns, index: int, times: list[float]) -> tuple[
     """Returns a callback that opens a batch, before all others, and one that closes it."""
 
     class Open(base):
-        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
             turns.wait(index)
             times.append(-time.perf_counter())
 
     class Close(base):
-        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
             float(logs["loss"])
             times[-1] += time.perf_counter()
             turns.next()
@@ -107,8 +107,8 @@ def step() -> dict[str, Any]:
         "pruned": (keras, {}, lambda: [prune(0.8)]),
         "pruned_2by4": (keras, {}, lambda: [prune(structure="2:4")]),
         "pruned_global": (keras, {}, lambda: [prune(0.8, scope="global")]),
-        "plain_without_xla": (keras, {"jit_compile": False}, list),
-        "pruned_without_xla": (keras, {"jit_compile": False}, lambda: [prune(0.8)]),
+        "plain_xla": (keras, {"jit_compile": True}, list),
+        "pruned_xla": (keras, {"jit_compile": True}, lambda: [prune(0.8)]),
         "tf_keras_plain": (tf_keras, {}, list),
         "tf_keras_tfmot": (
             tf_keras,
@@ -154,7 +154,7 @@ def step() -> dict[str, Any]:
         "pruned_over_plain": ("pruned", "plain"),
         "pruned_2by4_over_plain": ("pruned_2by4", "plain"),
         "pruned_global_over_plain": ("pruned_global", "plain"),
-        "pruned_over_plain_without_xla": ("pruned_without_xla", "plain_without_xla"),
+        "pruned_over_plain_xla": ("pruned_xla", "plain_xla"),
         "tfmot_over_plain_on_tf_keras": ("tf_keras_tfmot", "tf_keras_plain"),
     }
     return {
@@ -283,20 +283,20 @@ def cifar(limit: int | None) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 def resnet8(host: Any) -> Any:
     """Returns the ResNet-8 of MLPerf Tiny, in Keras 3 or tf_keras."""
-    L = host.layers
+    layers = host.layers
 
     def normed(x: Any, filters: int, strides: int) -> Any:
-        x = L.Conv2D(filters, 3, strides=strides, padding="same", use_bias=False)(x)
-        return L.BatchNormalization()(x)
+        x = layers.Conv2D(filters, 3, strides=strides, padding="same", use_bias=False)(x)
+        return layers.BatchNormalization()(x)
 
     inputs = host.Input((32, 32, 3))
-    x = L.ReLU()(normed(L.Rescaling(1 / 127.5, offset=-1)(inputs), 16, 1))
+    x = layers.ReLU()(normed(layers.Rescaling(1 / 127.5, offset=-1)(inputs), 16, 1))
     for filters, strides in ((16, 1), (32, 2), (64, 2)):
-        y = normed(L.ReLU()(normed(x, filters, strides)), filters, 1)
+        y = normed(layers.ReLU()(normed(x, filters, strides)), filters, 1)
         if strides > 1:
-            x = L.Conv2D(filters, 1, strides=strides, padding="same")(x)
-        x = L.ReLU()(L.Add()([x, y]))
-    return host.Model(inputs, L.Dense(10)(L.GlobalAveragePooling2D()(x)))
+            x = layers.Conv2D(filters, 1, strides=strides, padding="same")(x)
+        x = layers.ReLU()(layers.Add()([x, y]))
+    return host.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling2D()(x)))
 
 
 def augmented(x: np.ndarray, y: np.ndarray, seed: int) -> Any:
@@ -326,8 +326,12 @@ def cifar10(options: argparse.Namespace) -> dict[str, Any]:
             ("dense", 0.0),
             *((scope, s) for scope in ("layer", "global", "erk", "tfmot") for s in SPARSITIES),
         ]:
-            train = train_tfmot if name == "tfmot" else train_pruned
-            accuracy = train(weights, name, sparsity, data, steps, options.epochs, seed)
+            budget = (data, steps, options.epochs, seed)
+            accuracy = (
+                train_tfmot(weights, sparsity, *budget)
+                if name == "tfmot"
+                else train_pruned(weights, name, sparsity, *budget)
+            )
             curves.setdefault(name, {}).setdefault(str(sparsity), []).append(round(accuracy, 4))
             print(name, sparsity, seed, accuracy, flush=True)
     return {
@@ -352,7 +356,7 @@ def train_pruned(
 
 
 def train_tfmot(
-    weights: Any, scope: str, sparsity: float, data: Any, steps: int, epochs: int, seed: int
+    weights: Any, sparsity: float, data: Any, steps: int, epochs: int, seed: int
 ) -> float:
     """Prunes with TF-MOT on tf_keras: the same weights, schedule, rate and batches."""
     tfmot = tfmot_schedules()

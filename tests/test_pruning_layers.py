@@ -204,9 +204,7 @@ def test_a_regex_finds_what_is_inside_and_a_callable_what_keras_lists():
     paths = [k.path for k in find_kernels(model, "a/query|a/key", who="test")]
     assert paths == ["a/query", "a/key"]
     assert len(find_kernels(model, "^a$", who="test")) == 4
-    chosen = find_kernels(
-        model, lambda layer: isinstance(layer, L.MultiHeadAttention), who="test"
-    )
+    chosen = find_kernels(model, lambda layer: isinstance(layer, L.MultiHeadAttention), who="test")
     assert len(chosen) == 4
     with pytest.raises(ValueError, match=r"which chose none of"):
         find_kernels(model, lambda layer: isinstance(layer, L.EinsumDense), who="test")
@@ -243,7 +241,7 @@ def test_blocks():
 
 
 def test_two_out_of_four():
-    model, masks, kernels = masks_of(structure="2:4", sparsity=0.5)
+    _, masks, kernels = masks_of(structure="2:4", sparsity=0.5)
     for kernel in kernels:
         matrix = kernel.matrix().numpy()
         if kernel.path == "stem_conv":  # three inputs: one of them goes
@@ -261,8 +259,9 @@ def test_a_pattern_that_does_not_fit():
     with Masks(model, structure="2:4", total_steps=4) as masks:
         assert masks.paths == ("next",)
     with pytest.raises(
-        ValueError, match=r"'2:4' must fit the layers: a kernel needs more than 2 inputs. "
-        r"Received: 'stem' with 1"
+        ValueError,
+        match=r"'2:4' must fit the layers: a kernel needs more than 2 inputs. "
+        r"Received: 'stem' with 1",
     ):
         Masks(model, structure="2:4", layers=["stem", "next"], total_steps=4)
 
@@ -327,7 +326,7 @@ def test_targets_that_are_none(targets, error, message):
 
 
 def test_targets_that_find_nothing_offer_the_nearest():
-    with pytest.raises(ValueError, match="`targets` must choose at least one layer.*'logits'"):
+    with pytest.raises(ValueError, match=r"`targets` must choose at least one layer.*'logits'"):
         Masks(small_cnn(), targets={"logit_s": 0.5}, total_steps=4)
 
 

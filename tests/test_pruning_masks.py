@@ -66,9 +66,10 @@ def test_block_mask_is_that_of_tfmot_also_where_it_does_not_divide(
     np.testing.assert_array_equal(found, oracle(weights, sparsity, block, pooling))
 
 
-@given(weights=kernels(2, 4).filter(lambda w: w.ndim != 3), m_by_n=st.sampled_from(
-    [(2, 4), (1, 4), (3, 4), (1, 2), (4, 8), (2, 3)]
-))
+@given(
+    weights=kernels(2, 4).filter(lambda w: w.ndim != 3),
+    m_by_n=st.sampled_from([(2, 4), (1, 4), (3, 4), (1, 2), (4, 8), (2, 3)]),
+)
 @settings(max_examples=60, deadline=None)
 def test_m_by_n_mask_is_that_of_tfmot(weights, m_by_n):
     found = m_by_n_mask(weights, m=m_by_n[0], n=m_by_n[1])
@@ -180,14 +181,14 @@ def test_erk_reaches_the_total_within_bounds(shapes, sparsity):
     sizes = np.array([math.prod(shape) for shape in shapes])
     assert all(0.0 <= value < 1.0 for value in found)
     assert np.dot(found, sizes) == pytest.approx(sparsity * sizes.sum(), abs=1e-3)
-    density = [(1 - s, sum(shape) / math.prod(shape)) for s, shape in zip(found, shapes)]
+    density = [
+        (1 - s, sum(shape) / math.prod(shape)) for s, shape in zip(found, shapes, strict=True)
+    ]
     scales = [d / ratio for d, ratio in density if d < 1.0]
     assert np.allclose(scales, scales[:1] or 0)
 
 
-@given(
-    arrays=st.lists(kernels(3, 3, 5), min_size=1, max_size=4), sparsity=SPARSITY
-)
+@given(arrays=st.lists(kernels(3, 3, 5), min_size=1, max_size=4), sparsity=SPARSITY)
 @settings(max_examples=40, deadline=None)
 def test_joint_masks_rank_all_weights_together(arrays, sparsity):
     masks = joint_masks([tf.constant(a) for a in arrays], sparsity, parse_structure("element"))
@@ -220,7 +221,7 @@ def test_arguments_of_a_pattern():
     assert prune(structure="2:4").final_sparsity == 0.5
     assert prune(0.25, structure="1:4").final_sparsity == 0.25
     for sparsity in (0.8, 0.6):
-        with pytest.raises(ValueError, match="`final_sparsity` must be 0.5 or left out"):
+        with pytest.raises(ValueError, match=r"`final_sparsity` must be 0.5 or left out"):
             prune(sparsity, structure="2:4")
     with pytest.raises(ValueError, match="gives every layer the same sparsity"):
         prune(structure="2:4", scope="global")
@@ -233,7 +234,9 @@ def test_arguments_of_a_pattern():
 def test_einsum_kernels_are_cut_along_what_they_sum():
     from kerasopt.pruning._kernels import find_kernels
 
-    model = keras.Sequential([keras.Input((5, 8)), keras.layers.EinsumDense("abc,cde->abde", (5, 2, 6))])
+    model = keras.Sequential(
+        [keras.Input((5, 8)), keras.layers.EinsumDense("abc,cde->abde", (5, 2, 6))]
+    )
     (kernel,) = find_kernels(model, None, who="test")
     assert kernel.matrix_shape == (1, 8, 12)
     np.testing.assert_array_equal(kernel.restore(kernel.matrix()), kernel.variable)
@@ -242,7 +245,9 @@ def test_einsum_kernels_are_cut_along_what_they_sum():
     model = keras.Model(x, attention(x, x))
     shapes = {k.path.split("/")[-1]: k.matrix_shape for k in find_kernels(model, None, who="test")}
     assert shapes == {
-        "query": (1, 8, 12), "key": (1, 8, 12), "value": (1, 8, 12),
+        "query": (1, 8, 12),
+        "key": (1, 8, 12),
+        "value": (1, 8, 12),
         "attention_output": (1, 12, 8),
     }
     for kernel in find_kernels(model, None, who="test"):

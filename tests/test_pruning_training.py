@@ -406,7 +406,7 @@ def test_schedule_in_steps():
     found = [zeros[0].mean() for zeros in watch.zeros]
     assert found[:3] == [0.0] * 3
     assert found[13:] == [0.5] * 3
-    with pytest.raises(ValueError, match="needs step 13. Received: 8 steps of training"):
+    with pytest.raises(ValueError, match=r"needs step 13. Received: 8 steps of training"):
         fit(model, PruneLowMagnitude(0.5, schedule=StepSchedule(3, 13)), epochs=1)
 
 
@@ -455,11 +455,11 @@ def test_two_pruning_callbacks_on_the_same_layers():
 
 
 def test_bad_use_of_masks():
-    with pytest.raises(ValueError, match="needs a model that is built. Received: built=False"):
+    with pytest.raises(ValueError, match=r"needs a model that is built. Received: built=False"):
         Masks(keras.Sequential([keras.layers.Dense(2)]), total_steps=4)
     with pytest.raises(TypeError, match="needs a Keras 3 model"):
         Masks("model.keras", total_steps=4)
-    with pytest.raises(ValueError, match="needs the number of steps.*total_steps to Masks"):
+    with pytest.raises(ValueError, match=r"needs the number of steps.*total_steps to Masks"):
         Masks(tiny())
     with pytest.raises(ValueError, match="`keep_masks` needs a model with zeros"):
         keep_masks(tiny())

@@ -169,7 +169,7 @@ def keep_masks(model: Any, *, layers: LayerFilter = None) -> KeptMasks:
 
     Example:
         >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
-        >>> model.layers[0].kernel.assign([[1.0], [0.0], [2.0], [0.0]])
+        >>> _ = model.layers[0].kernel.assign([[1.0], [0.0], [2.0], [0.0]])
         >>> with keep_masks(model) as masks:
         ...     print(masks.sparsity)
         0.5

@@ -65,12 +65,17 @@ class Kernel:
     def matrix(self) -> Any:
         """Returns the weights as a tensor (positions, inputs, outputs)."""
         value = tf.convert_to_tensor(self.variable)
-        return tf.reshape(tf.transpose(value, self._order), self.matrix_shape)
+        order = self._order
+        if order != sorted(order):
+            value = tf.transpose(value, order)
+        return tf.reshape(value, self.matrix_shape)
 
     def restore(self, matrix: Any) -> Any:
         """Returns a tensor (positions, inputs, outputs) in the variable's own layout."""
         order = self._order
         value = tf.reshape(matrix, [self.shape[axis] for axis in order])
+        if order == sorted(order):
+            return value
         return tf.transpose(value, [order.index(axis) for axis in range(len(order))])
 
     def zeros(self) -> int:
@@ -111,9 +116,7 @@ def find_kernels(model: Any, chosen: LayerFilter, *, who: str) -> list[Kernel]:
             "Call it on a batch first, or give it an Input."
         )
     holders = list(_holders(model))
-    kernels = [
-        kernel for holder in _select(holders, chosen) for kernel in _kernels_of(holder)
-    ]
+    kernels = [kernel for holder in _select(holders, chosen) for kernel in _kernels_of(holder)]
     if not kernels:
         raise ValueError(
             f"`{who}` needs a layer with a kernel (Dense, convolutions, recurrent layers, "
@@ -132,9 +135,7 @@ def _select(holders: list[_Holder], chosen: LayerFilter) -> list[_Holder]:
         for path, layer in holder.chain[:depth]:
             candidates.setdefault(id(layer), (path, layer))
     picked = {id(layer) for _, layer in select_layers(list(candidates.values()), chosen)}
-    return [
-        holder for holder in holders if any(id(layer) in picked for _, layer in holder.chain)
-    ]
+    return [holder for holder in holders if any(id(layer) in picked for _, layer in holder.chain)]
 
 
 def _holders(model: Any) -> Iterator[_Holder]:
@@ -142,9 +143,7 @@ def _holders(model: Any) -> Iterator[_Holder]:
     seen_layers: set[int] = set()
     seen_variables: set[int] = set()
 
-    def visit(
-        layer: Any, prefix: str, chain: tuple[tuple[str, Any], ...]
-    ) -> Iterator[_Holder]:
+    def visit(layer: Any, prefix: str, chain: tuple[tuple[str, Any], ...]) -> Iterator[_Holder]:
         if id(layer) in seen_layers:
             return
         seen_layers.add(id(layer))

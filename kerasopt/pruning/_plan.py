@@ -109,7 +109,8 @@ class Plan:
         if self._own:
             self._clocks = {
                 target: schedule.resolve(target, timeline)
-                for target in {*self.targets} - {final, None}
+                for target in {*self.targets}
+                if target is not None and target != final
             }
 
     @property

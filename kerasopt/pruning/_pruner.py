@@ -11,7 +11,7 @@ from kerasopt.pruning._kernels import Kernel, find_kernels
 from kerasopt.pruning._plan import Plan, check_targets, own_targets
 from kerasopt.pruning._schedules import check_schedule
 from kerasopt.pruning._scopes import SCOPES, joint_masks
-from kerasopt.pruning._structures import Structure, parse_structure
+from kerasopt.pruning._structures import parse_structure
 from kerasopt.training import Timeline
 
 # The default of `final_sparsity`. An M:N pattern sets the sparsity itself and refuses another one,
@@ -47,7 +47,7 @@ class Pruner:
         for kernel in kernels:
             other = kernel.variable.constraint
             if isinstance(other, MaskConstraint):
-                raise ValueError(
+                raise ValueError(  # noqa: TRY004 - the type of a constraint is no type error
                     f"`{who}` must be the only one that prunes a layer. Received: {kernel.path!r}, "
                     f"which {other.who} prunes too. Give each its own `layers`, or take the other "
                     "one off (leave it out of `callbacks`; `release()` of Masks and keep_masks)."
@@ -255,4 +255,3 @@ class Settings:
                 f"{kernel.matrix_shape[1]}. Leave this layer out of `layers`."
             )
         return [kernel for kernel in found if kernel not in unfit]
-

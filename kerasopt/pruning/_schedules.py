@@ -221,7 +221,7 @@ def check_schedule(schedule: Any) -> Any:
     """
     if schedule is None:
         return FractionSchedule()
-    if isinstance(schedule, OWN) or isinstance(schedule, tfmot_schedules().PruningSchedule):
+    if isinstance(schedule, (*OWN, tfmot_schedules().PruningSchedule)):
         return schedule
     raise TypeError(
         "`schedule` must be a ko.pruning.FractionSchedule, StepSchedule or ConstantSchedule, or a "

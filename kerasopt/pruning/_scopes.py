@@ -53,9 +53,7 @@ def erk_sparsity(shapes: Sequence[Sequence[int]], sparsity: float) -> list[float
         if not full:
             break
         dense |= full
-    return [
-        0.0 if index in dense else 1.0 - scale * ratios[index] for index in range(len(sizes))
-    ]
+    return [0.0 if index in dense else 1.0 - scale * ratios[index] for index in range(len(sizes))]
 
 
 def joint_masks(kernels: Sequence[Any], sparsity: float, structure: Structure) -> list[Any]:

@@ -80,9 +80,7 @@ class Sensitivity:
         low, high = 0.0, max(self._losses(index)[-1] for index in range(len(sizes)))
         for _ in range(60):
             middle = (low + high) / 2
-            low, high = (
-                (low, middle) if self._total(middle, sizes) >= sparsity else (middle, high)
-            )
+            low, high = (low, middle) if self._total(middle, sizes) >= sparsity else (middle, high)
         chosen = np.array(self._at_loss(high))
         total = float(chosen @ sizes / sizes.sum())
         # Layers that mind nothing would go to the limit though less is wanted.

@@ -22,6 +22,10 @@ _PASS = (
     *(_L.Dropout, _L.SpatialDropout2D, _L.GaussianNoise, _L.GaussianDropout, _L.Identity),
 )
 _BINARY = (_L.Add, _L.Multiply)
+_NO_START = (
+    "no 3x3 convolution with stride 2 on 3 channels and a padding of 1 on each side "
+    "(padding='valid' behind ZeroPadding2D(1), or 'same' with an odd image size)"
+)
 _FOOTNOTE = (
     "A sparse file runs faster on ARM only, in float only (int8 gains nothing; on x86 with AVX the "
     "runtime computes zeros like any weight), and only when it was converted with TensorFlow "
@@ -150,10 +154,7 @@ def _sparse_path(nodes: list[Node]) -> tuple[set[int], list[str]]:
     """Returns the layers of the sparse subgraph, and what keeps it from being one."""
     starts = [node for node in nodes if _starts(node)]
     if not starts:
-        return set(), [
-            "no 3x3 convolution with stride 2 on 3 channels and a padding of 1 on each side "
-            "(padding='valid' behind ZeroPadding2D(1), or 'same' with an odd image size)"
-        ]
+        return set(), [_NO_START]
     inside: set[int] = set()
     blockers: list[str] = []
     ended = False
@@ -239,6 +240,8 @@ def _padding(node: Node) -> int | None:
             stride = layer.strides[axis]
             if size is None and stride > 1:
                 return None
-            total = kernel - stride if size is None or size % stride == 0 else kernel - size % stride
+            total = (
+                kernel - stride if size is None or size % stride == 0 else kernel - size % stride
+            )
             sides |= {total // 2, total - total // 2}
     return sides.pop() if len(sides) == 1 else None
