@@ -19,8 +19,9 @@ _NASNET = (
 _PREFIXES = tuple(
     (re.compile(pattern), template)
     for pattern, template in (
+        (_NASNET, r"cell_\1"),
         (r"^(.*?stage_?\d+_block_?\d+)(?:_|$)", r"\1"),  # ConvNeXt
-        (r"^(\w+?_)(?:pre)?(stem)_", r"\1\2"),
+        (r"^(\w+?_)(?:pre)?(stem)_(?!\d+$)", r"\1\2"),
         (r"^(\w+?_downsampling)_\w+?(_\d+)$", r"\1\2"),
         (r"^(block\d+_\d+)(?:_|$)", r"\1"),  # InceptionResNetV2
         (r"^(conv\d+_block_?\d+)(?:_|$)", r"\1"),  # ResNet, DenseNet
@@ -28,7 +29,6 @@ _PREFIXES = tuple(
         (r"^(expanded_conv(?:_\d+)?)(?:_|$)", r"\1"),  # MobileNetV3
         (r"^(conv)_(?:dw|pw|pad)(_\d+)(?:_|$)", r"\1\2"),  # MobileNet
         (r"^(mixed_?\d+[a-z]?)$", r"\1"),  # Inception
-        (_NASNET, r"cell_\1"),
         (r"^(?:bn_)?(stem|top|head|pool\d+|Conv(?:_?\d+)?|conv\d*(?:_\d+[a-z]?)?)(?:_|$)", r"\1"),
         (r"^(.*?(?:stage|stack|dark)_?\d+)(?:_|$)", r"\1"),  # YOLO, CSPDarkNet
     )

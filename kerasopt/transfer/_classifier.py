@@ -20,6 +20,7 @@ from kerasopt.transfer._graph import (
     find_pool,
     is_graph,
     plain_names,
+    walk_operations,
 )
 from kerasopt.transfer._heads import (
     DEFAULT_DROPOUT,
@@ -118,7 +119,7 @@ def build_classifier(
     for layer in (augmentation, preprocessing):
         x = x if layer is None else layer(x)
     ours = [layer.name for layer in (augmentation, preprocessing) if layer is not None]
-    names = plain_names(layer for _, layer in walk_layers(source)) if application else {}
+    names = plain_names(walk_operations(source)) if application else {}
     copier = GraphCopier(
         image,
         taken=("image", *checked_head.names, *ours),

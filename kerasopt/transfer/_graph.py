@@ -68,22 +68,31 @@ def bottlenecks(model: Any) -> set[int]:
     return found
 
 
-def plain_names(layers: Iterable[Any], prefix: str = "") -> dict[int, str]:
-    """Numbers automatic names of layers as in a fresh process: `"conv2d_297"` to `"conv2d_3"`.
+def walk_operations(model: Any) -> Iterator[Any]:
+    """Yields the layers and the other operations of a graph, nested models opened."""
+    for operation in getattr(model, "operations", model.layers):
+        if is_graph(operation):
+            yield from walk_operations(operation)
+        else:
+            yield operation
+
+
+def plain_names(operations: Iterable[Any], prefix: str = "") -> dict[int, str]:
+    """Numbers automatic names as in a fresh process: `"conv2d_297"` to `"conv2d_3"`.
 
     Keras counts on from model to model, so that without this the same backbone would have other
     names each time it is built. Given names are left out.
 
     Returns:
-        The new names by the ids of the layers.
+        The new names by the ids of the operations.
     """
     numbered: dict[str, list[tuple[int, int]]] = defaultdict(list)
-    for layer in layers:
-        stem, _, number = layer.name.rpartition("_")
+    for operation in operations:
+        stem, _, number = operation.name.rpartition("_")
         if not number.isdigit():
-            stem, number = layer.name, "0"
-        if stem.replace("_", "") == type(layer).__name__.lower():
-            numbered[stem].append((int(number), id(layer)))
+            stem, number = operation.name, "0"
+        if stem.replace("_", "") == type(operation).__name__.lower():
+            numbered[stem].append((int(number), id(operation)))
     names: dict[int, str] = {}
     for stem, entries in numbered.items():
         for rank, (_, key) in enumerate(sorted(entries)):
@@ -226,11 +235,11 @@ class CannotCopyError(ValueError):
     """A layer has no way to be made again from its config."""
 
     def __init__(self, argument: str, operation: Any, error: Exception) -> None:
-        if isinstance(operation, keras.layers.Lambda):
-            fix = "Use a layer of Keras, or a subclass with `get_config`, in place of the lambda."
-        else:
-            fix = "Add `get_config` to its class, with every argument of the constructor."
         reason = f" ({first_line(error)})" if str(error) else ""
+        fix = "Add `get_config` to its class, with every argument of the constructor."
+        if isinstance(operation, keras.layers.Lambda):
+            reason = ""
+            fix = "Use a layer of Keras, or a subclass with `get_config`, in place of the lambda."
         super().__init__(
             f"`{argument}` must be made of layers that can be copied, with `get_config`{reason}. "
             f"Received: {type(operation).__name__} {operation.name!r}. {fix}"

@@ -103,7 +103,7 @@ class Head:
         x = keras.layers.Identity(name=_INPUT)(features)
         for layer in self._layers:
             x = _behind(x, layer, head)
-        shape = getattr(x, "shape", ())
+        shape: tuple[int | None, ...] = tuple(getattr(x, "shape", ()))
         if len(shape) == 2 and shape[-1] is not None:
             return x
         raise ValueError(
