@@ -51,10 +51,11 @@ def _scaling(family: str) -> Callable[[Any], Any]:
     """
     own: Callable[[Any], Any] = getattr(keras.applications, family).preprocess_input
     values = np.arange(256, dtype="float32").reshape(1, 16, 16, 1).repeat(3, axis=-1)
-    for steps in _DIVISIONS:
-        scale = functools.partial(_divide, steps=steps)
-        if np.array_equal(scale(values), own(values.copy())):
-            return scale
+    with tf.init_scope():  # the first call may come from inside a graph
+        for steps in _DIVISIONS:
+            scale = functools.partial(_divide, steps=steps)
+            if np.array_equal(scale(values), own(values.copy())):
+                return scale
     return own
 
 
