@@ -61,7 +61,8 @@ def test_the_table_of_the_docs_is_what_was_recorded(applications):
     ],
 )
 def test_the_smallest_of_each_family(applications, name, size, count, first, last, tmp_path):
-    found = applications.prove(name, tmp_path, size=size)
+    # The record holds the compiled step of all of them; here one is enough.
+    found = applications.prove(name, tmp_path, size=size, eager=name != "MobileNetV2")
     assert {check: found[check] for check in applications.CHECKS} == dict.fromkeys(
         applications.CHECKS, True
     )
