@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-fast check docs format benchmarks clean
+.PHONY: demo test test-fast check docs format applications benchmarks clean
 
 # The stamp changes when the metadata does, and only then is anything installed again.
 $(VENV)/.installed: setup.cfg pyproject.toml
@@ -38,6 +38,10 @@ docs: $(VENV)/.installed-dev
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Hours on a slow machine; what was recorded with the same versions is not run again.
+applications: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/applications.py
 
 clean:
 	rm -rf $(VENV) site build *.egg-info

@@ -1118,6 +1118,12 @@ TRANSFER = (
                 ValueError,
                 "`dropout` must be",
             ),
+            ({"backbone": "VGG16", "num_classes": 5, "head": []}, TypeError, "`head` must be"),
+            (
+                {"backbone": "VGG16", "num_classes": 5, "fc_units": (8,)},
+                ValueError,
+                "`fc_units` must be left alone",
+            ),
             (
                 {"backbone": "VGG16", "num_classes": 5, "augmentation": abs},
                 TypeError,

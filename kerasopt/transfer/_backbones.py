@@ -5,15 +5,19 @@ import math
 import os
 import pathlib
 import re
+import warnings
 import zipfile
 from typing import Any
 
 from kerasopt._backend import keras
 from kerasopt._validation import nearest
-from kerasopt.transfer._graph import GraphCopier, find_pool, is_graph
+from kerasopt.transfer._graph import GraphCopier, find_pool, first_line, is_graph
+from kerasopt.transfer._heads import find_mark
 
 Shape = tuple[int | None, ...]
 DEFAULT_SHAPE = (224, 224, 3)
+_USUAL = DEFAULT_SHAPE[0]
+_UNREADABLE = (ValueError, OSError, KeyError, zipfile.BadZipFile)
 APPLICATIONS = tuple(name for name in dir(keras.applications) if name[0].isupper())
 
 
@@ -57,23 +61,43 @@ def _application(name: str, input_shape: Shape, weights: Any) -> Any:
             "`input_shape` must have 3 channels with weights='imagenet'. "
             f"Received: input_shape={input_shape}. Use 3 channels or weights=None."
         )
-    build = getattr(keras.applications, name)
     if weights is None:
-        return build(include_top=False, weights=None, input_shape=input_shape)
+        return _build(name, input_shape, None)
     if weights != "imagenet":
-        path = _weights_file(weights)
-        model = build(include_top=False, weights=None, input_shape=input_shape)
-        return _load_weights(model, name, path)
+        return _load_weights(name, input_shape, _weights_file(weights))
     try:
-        return build(include_top=False, weights="imagenet", input_shape=input_shape)
+        return _build(name, input_shape, "imagenet")
     except Exception as error:  # keras.utils.get_file raises the bare class
         if not _is_download_failure(error):
             raise
         raise RuntimeError(
             f"The ImageNet weights of {name} could not be downloaded ({error}). "
             "Received: weights='imagenet'. Download the file on a machine with a network and pass "
-            "weights='path/to/weights.h5' (without the top), pass a .keras file as `backbone`, or "
-            "start from random weights with weights=None."
+            "weights='path/to/weights.h5', pass a .keras file as `backbone`, or start from random "
+            "weights with weights=None."
+        ) from error
+
+
+def _build(name: str, input_shape: Shape, weights: str | None) -> Any:
+    build = getattr(keras.applications, name)
+    try:
+        with warnings.catch_warnings():
+            # Other channels than 1 or 3 are no accident here: `input_shape` has no default for it.
+            warnings.filterwarnings("ignore", "This model usually expects 1 or 3 input channels")
+            return build(include_top=False, weights=weights, input_shape=input_shape)
+    except ValueError as error:
+        smallest = re.search(r"must be at least (\d+)x\d+", str(error))
+        if smallest is None and (input_shape == DEFAULT_SHAPE or _is_download_failure(error)):
+            raise
+        needed = (
+            f"at least {smallest[1]} pixels high and wide"
+            if smallest
+            else f"one that the network can be built for ({first_line(error)})"
+        )
+        raise ValueError(
+            f"`input_shape` for {name} must be {needed}. Received: input_shape={input_shape}. "
+            f"Give a larger one, such as ({_USUAL}, {_USUAL}, {input_shape[-1]}), and images of "
+            "that size, or another backbone."
         ) from error
 
 
@@ -101,17 +125,35 @@ def _weights_file(weights: Any) -> pathlib.Path:
     return path
 
 
-def _load_weights(model: Any, name: str, path: pathlib.Path) -> Any:
+def _load_weights(name: str, input_shape: Shape, path: pathlib.Path) -> Any:
+    model = _build(name, input_shape, None)
     try:
         model.load_weights(path)
-    except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"`weights` must be a weights file of {name} without its top ({_first_line(error)}). "
-            f"Received: weights={str(path)!r}."
-        ) from error
-    if re.fullmatch(r"efficientnetb\d_notop\.h5", path.name):
+    except _UNREADABLE as error:
+        legacy = path.suffix == ".h5" and not path.name.endswith(".weights.h5")
+        if not (legacy and isinstance(error, ValueError) and _load_without_top(model, name, path)):
+            raise ValueError(
+                f"`weights` must be a weights file of {name}, for {input_shape[-1]} channels "
+                f"({first_line(error)}). Received: weights={str(path)!r}. Use the file without "
+                "the top, of this very network."
+            ) from error
+    if re.fullmatch(r"efficientnetb\d(_notop)?\.h5", path.name):
         return _with_efficientnet_scale(model)
     return model
+
+
+def _load_without_top(model: Any, name: str, path: pathlib.Path) -> bool:
+    """Loads a file of the network with its 1,000 classes into the model without them."""
+    whole = getattr(keras.applications, name)(weights=None)
+    try:
+        whole.load_weights(path)
+    except _UNREADABLE:
+        return False
+    values = _feature_model(whole).get_weights()
+    if [value.shape for value in values] != [tuple(weight.shape) for weight in model.weights]:
+        return False  # ConvNeXt normalizes in another place when it has a top
+    model.set_weights(values)
+    return True
 
 
 def _with_efficientnet_scale(model: Any) -> Any:
@@ -126,10 +168,6 @@ def _with_efficientnet_scale(model: Any) -> Any:
         return output
 
     return keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=call)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _load(backbone: str | os.PathLike[str]) -> Any:
@@ -149,7 +187,7 @@ def _load(backbone: str | os.PathLike[str]) -> Any:
         return keras.models.load_model(path, compile=False)
     except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:
         raise ValueError(
-            f"`backbone` must be a .keras file that Keras can load ({_first_line(error)}). "
+            f"`backbone` must be a .keras file that Keras can load ({first_line(error)}). "
             f"Received: backbone={str(path)!r}."
         ) from error
 
@@ -179,17 +217,18 @@ def _feature_model(model: Any) -> Any:
     # Cut in a copy, where nested models are open and each layer is called by this graph only.
     copied = keras.Input(batch_shape=image.shape, dtype=image.dtype)
     flat = keras.Model(copied, GraphCopier(copied)(model, copied))
-    pool = find_pool(flat)
+    mark = find_mark([layer.name for layer in flat.layers])
+    pool = find_pool(flat) if mark is None else flat.layers[mark]
     if pool is None:
-        raise no_feature_maps(model.outputs[0].shape)
+        raise no_feature_maps(tuple(model.outputs[0].shape))
     return keras.Model(copied, pool.input, name=model.name)
 
 
-def no_feature_maps(shape: Any) -> ValueError:
+def no_feature_maps(shapes: Any) -> ValueError:
     """The error for a model that has no feature maps to put a head on."""
     return ValueError(
         "`backbone` must end in feature maps of shape (batch, height, width, channels), or have a "
         "GlobalAveragePooling2D, GlobalMaxPooling2D or Flatten layer before its own head. "
-        f"Received: a model with output shape {tuple(shape)}. "
+        f"Received: a model with output shape {shapes}. "
         "Pass keras.Model(model.input, layer.output) of its last convolutional layer."
     )

@@ -5,26 +5,42 @@ import math
 import re
 from typing import Any
 
+from kerasopt._backend import keras
+from kerasopt._layer_filter import walk_layers
 from kerasopt.transfer._classifier import split_layers
+from kerasopt.transfer._graph import bottlenecks
 
-# What layers of one block have in common in their names; the joined groups are its name.
+# Padding and activations of one cell of NASNet stand among the layers of another.
+_NASNET = (
+    r"^(?:(?:adjust|normal|reduction)_(?:conv|bn)|separable_conv_\d(?:_bn)?_(?:normal|reduction))"
+    r"\w*?_((?:(?:stem|reduce)_)?\d+)$"
+)
+# What layers of one block have in common in their names, and the block's name made from it.
 _PREFIXES = tuple(
-    re.compile(pattern)
-    for pattern in (
-        r"^(.*?stage_?\d+_block_?\d+)(?:_|$)",  # ConvNeXt
-        r"^(\w+?_)(?:pre)?(stem)_",
-        r"^(\w+?_downsampling)_\w+?(_\d+)$",
-        r"^(block\d+_\d+)(?:_|$)",  # InceptionResNetV2
-        r"^(conv\d+_block\d+)(?:_|$)",  # ResNet, DenseNet
-        r"^(.*?block_?\d+[a-z]?)(?:_|$)",  # MobileNetV2, EfficientNet, VGG, Xception
-        r"^(expanded_conv(?:_\d+)?)(?:_|$)",  # MobileNetV3
-        r"^(conv)_(?:dw|pw|pad)(_\d+)(?:_|$)",  # MobileNet
-        r"^(mixed_?\d+[a-z]?)$",  # Inception
-        r"^(?:bn_)?(stem|top|head|pool\d+|Conv_?1|conv\d*(?:_\d+[a-z]?)?)(?:_|$)",
+    (re.compile(pattern), template)
+    for pattern, template in (
+        (_NASNET, r"cell_\1"),
+        (r"^(.*?stage_?\d+_block_?\d+)(?:_|$)", r"\1"),  # ConvNeXt
+        (r"^(\w+?_)(?:pre)?(stem)_(?!\d+$)", r"\1\2"),
+        (r"^(\w+?_downsampling)_\w+?(_\d+)$", r"\1\2"),
+        (r"^(block\d+_\d+)(?:_|$)", r"\1"),  # InceptionResNetV2
+        (r"^(conv\d+_block_?\d+)(?:_|$)", r"\1"),  # ResNet, DenseNet
+        (r"^(.*?block_?\d+[a-z]?)(?:_|$)", r"\1"),  # MobileNetV2, EfficientNet, VGG, Xception
+        (r"^(expanded_conv(?:_\d+)?)(?:_|$)", r"\1"),  # MobileNetV3
+        (r"^(conv)_(?:dw|pw|pad)(_\d+)(?:_|$)", r"\1\2"),  # MobileNet
+        (r"^(mixed_?\d+[a-z]?)$", r"\1"),  # Inception
+        (r"^(?:bn_)?(stem|top|head|pool\d+|Conv(?:_?\d+)?|conv\d*(?:_\d+[a-z]?)?)(?:_|$)", r"\1"),
+        (r"^(.*?(?:stage|stack|dark)_?\d+)(?:_|$)", r"\1"),  # YOLO, CSPDarkNet
     )
 )
 # Inception layers have no names of their own until the concatenation that ends their block.
 _CLOSER = re.compile(r"^mixed_?\d+[a-z]?$|^block\d+_\d+_mixed$")
+_NORMALIZATIONS = (
+    keras.layers.BatchNormalization,
+    keras.layers.GroupNormalization,
+    keras.layers.LayerNormalization,
+    keras.layers.UnitNormalization,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,10 +85,12 @@ class Blocks(tuple[Block, ...]):
 def blocks(model: Any) -> Blocks:
     """Groups a model's backbone into its natural stages, from the input to the head.
 
-    By the names of the layers where they follow a known pattern (all of `keras.applications`
-    but NASNet, EfficientNet-Lite, and whatever is called `block1_...` or `stage1_block2_...`),
-    else a new block begins wherever a layer makes the feature maps smaller. Every layer of the
-    backbone that has weights is in exactly one block.
+    By the names of the layers, or of the models that they are nested in, where these follow a
+    known pattern (all of `keras.applications`, the backbones of KerasCV, EfficientNet-Lite, and
+    whatever is called `block1_...` or `stage1_block2_...`). Else a new block begins wherever a
+    layer makes the feature maps smaller, and in a network that never does, such as a vision
+    transformer, wherever a residual block or a plain layer begins. Every layer of the backbone
+    that has weights is in exactly one block.
 
     Args:
         model: a built Keras model, for instance one of `build_classifier`.
@@ -90,7 +108,11 @@ def blocks(model: Any) -> Blocks:
         ['block_15', 'block_16', 'Conv_1']
     """
     layers, _ = split_layers(model)
-    keys = _by_name(layers) or _by_resolution(layers)
+    paths = {id(layer): path for path, layer in walk_layers(model)}
+    through = bottlenecks(model)
+    passed = [id(layer) in through for layer in layers]
+    keys = _by_name([paths[id(layer)] for layer in layers], layers, passed)
+    keys = keys or _by_resolution(layers) or _by_residual(layers, passed)
     groups: list[tuple[str, list[Any]]] = []
     for key, layer in zip(keys, layers, strict=True):
         if not groups or groups[-1][0] != key:
@@ -106,23 +128,28 @@ def blocks(model: Any) -> Blocks:
     return Blocks(Block(key, tuple(members)) for key, members in merged)
 
 
-def _by_name(layers: list[Any]) -> list[str] | None:
-    found = [_prefix(layer.name) for layer in layers]
-    closed = any(_CLOSER.match(layer.name) for layer in layers)
+def _by_name(paths: list[str], layers: list[Any], passed: list[bool]) -> list[str] | None:
+    found = [_prefix(path) for path in paths]
+    closers = [bool(_CLOSER.match(layer.name)) for layer in layers]
     weighted = [key for key, layer in zip(found, layers, strict=True) if layer.weights]
     named = sum(key is not None for key in weighted)
-    if len(set(found) - {None}) < 2 or not (closed or 2 * named >= len(weighted)):
+    if len(set(found) - {None}) < 2 or not (any(closers) or 2 * named >= len(weighted)):
         return None
-    keys = _fill(found, [bool(_CLOSER.match(layer.name)) for layer in layers])
+    if any(closers):
+        # The branches of the first block begin behind the last layer that all of it goes through.
+        branches = max((i for i in range(closers.index(True)) if passed[i]), default=-1) + 1
+        found[:branches] = ["stem"] * branches
+    keys = _fill(found, closers)
     starts = [key for index, key in enumerate(keys) if index == 0 or keys[index - 1] != key]
     # A name that comes back after another one is no name of a stage.
     return keys if len(starts) == len(set(starts)) else None
 
 
-def _prefix(name: str) -> str | None:
-    for pattern in _PREFIXES:
-        if match := pattern.match(name):
-            return "".join(match.groups())
+def _prefix(path: str) -> str | None:
+    for name in reversed(path.split("/")):
+        for pattern, template in _PREFIXES:
+            if match := pattern.match(name):
+                return match.expand(template)
     return None
 
 
@@ -140,7 +167,7 @@ def _fill(found: list[str | None], closers: list[bool]) -> list[str]:
     return [key for key in keys if key is not None]
 
 
-def _by_resolution(layers: list[Any]) -> list[str]:
+def _by_resolution(layers: list[Any]) -> list[str] | None:
     keys: list[str] = []
     stage, smallest = 1, math.inf
     for layer in layers:
@@ -150,7 +177,27 @@ def _by_resolution(layers: list[Any]) -> list[str]:
             stage += bool(keys)
             smallest = after
         keys.append(f"stage{stage}")
+    return keys if stage > 1 else None
+
+
+def _by_residual(layers: list[Any], passed: list[bool]) -> list[str]:
+    """A stage from one layer that everything goes through to the next, with weights of its own."""
+    stages: list[list[int]] = [[]]
+    for index, through in enumerate(passed):
+        stages[-1].append(index)
+        if through:
+            stages.append([])
+    keys: list[str] = []
+    count = 0
+    for stage in stages:
+        # A normalization or an activation by itself belongs to what stands before it.
+        count += not count or any(_has_kernel(layers[index]) for index in stage)
+        keys += [f"stage{count}"] * len(stage)
     return keys
+
+
+def _has_kernel(layer: Any) -> bool:
+    return bool(layer.weights) and not isinstance(layer, _NORMALIZATIONS)
 
 
 def _resolution(layer: Any) -> tuple[int | None, int | None]:

@@ -1,11 +1,11 @@
 """Image classifiers: a backbone with a new head, raw pixels in, logits out."""
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from kerasopt._backend import keras
 from kerasopt._layer_filter import walk_layers
-from kerasopt._validation import check_choice, check_int, check_number
 from kerasopt.transfer._backbones import (
     APPLICATIONS,
     DEFAULT_SHAPE,
@@ -14,24 +14,34 @@ from kerasopt.transfer._backbones import (
     no_feature_maps,
     resolve_shape,
 )
-from kerasopt.transfer._graph import GraphCopier, find_pool, is_graph
+from kerasopt.transfer._graph import (
+    CannotCopyError,
+    GraphCopier,
+    find_pool,
+    is_graph,
+    plain_names,
+    walk_operations,
+)
+from kerasopt.transfer._heads import (
+    DEFAULT_DROPOUT,
+    DEFAULT_UNITS,
+    FEATURES_POOL,
+    Head,
+    find_mark,
+)
 from kerasopt.transfer._preprocessing import Preprocess, family_of, is_identity
-
-HEADS = ("features", "gap", "fc")
-# The names are how a saved model knows its head again, and which kind of head it is.
-_POOL, _FEATURES_POOL = "head_pool", "head_features_pool"
-_HEAD_NAMES = (_POOL, _FEATURES_POOL, "head_dense", "head_dropout", "logits")
 
 
 def build_classifier(
     backbone: str | os.PathLike[str] | Any,
     num_classes: int,
     *,
-    head: str = "gap",
+    head: str | Any = "gap",
+    fc_units: Sequence[int] = DEFAULT_UNITS,
     input_shape: Shape = DEFAULT_SHAPE,
     weights: str | os.PathLike[str] | None = "imagenet",
     augmentation: Any = None,
-    dropout: float = 0.2,
+    dropout: float = DEFAULT_DROPOUT,
     preprocessing: Any = None,
     name: str | None = None,
 ) -> Any:
@@ -52,18 +62,26 @@ def build_classifier(
             are opened (a `training=` argument given to a nested model is not kept); a subclassed
             model must have `get_config` and becomes one layer.
         num_classes: number of classes, at least 2.
-        head: `"gap"`: global average pooling, dropout, logits. `"fc"`: global average pooling, a
-            dense ReLU layer of 256 units, dropout, logits. `"features"`: as `"gap"`, with the
-            backbone frozen for good.
-        input_shape: `(height, width, channels)` in pixels. The default stands for the model's
-            own shape when `backbone` is a file or a model that has one; a fully convolutional
-            model is rebuilt for another height and width.
+        head: `"gap"`: global average pooling, dropout, logits. `"fc"`: global average pooling,
+            dense ReLU layers of `fc_units`, each with dropout behind it, logits. `"features"`: as
+            `"gap"`, with the backbone frozen for good. Or your own: a Keras layer, a
+            `keras.Sequential` or a list of layers, which are copied (weights and `trainable`
+            included) and take the feature maps. If the last of them is a Dense layer of
+            `num_classes` units without activation, it is the logits and is called `"logits"`;
+            behind anything else that returns features the logits layer is added.
+        fc_units: units of each dense layer of `head="fc"`.
+        input_shape: `(height, width, channels)` in pixels. Each family of `keras.applications`
+            has a smallest size and, with random weights, takes any channels. The default stands
+            for the model's own shape when `backbone` is a file or a model that has one; a fully
+            convolutional model is rebuilt for another height and width.
         weights: for a `keras.applications` name: `"imagenet"` (downloaded by Keras), the path of
-            a weights file without the top, or None for random weights. A file or a model brings
-            its own weights; `"imagenet"` and None both leave them.
+            a weights file (of a file with the 1,000-class top the top is left out), or None for
+            random weights. A file or a model brings its own weights; `"imagenet"` and None both
+            leave them.
         augmentation: a Keras layer that augments raw pixels in training, such as
             `ko.augmentation.basic()`; the first layer after the input.
-        dropout: fraction of features dropped before the logits, in [0, 1). 0 leaves the layer out.
+        dropout: fraction of features dropped before the logits (with `"fc"`: behind each dense
+            layer), in [0, 1). 0 leaves it out. Nothing is added to a head of your own.
         preprocessing: a Keras layer that maps raw pixels to what the backbone takes, such as
             `keras.layers.Rescaling(1 / 255)`. None: for a `keras.applications` name the family's
             own `Preprocess` (nothing where the family scales inside, and scaling to [-1, 1] for
@@ -77,8 +95,8 @@ def build_classifier(
     Raises:
         TypeError: an argument has a wrong type.
         ValueError: an argument is out of range, the backbone is unknown (the nearest names are
-            offered), a file is missing or unreadable, channels do not match, or the model is no
-            image model.
+            offered), a file is missing or unreadable, size or channels do not match, the model is
+            no image model, or the head's layers do not fit or end in probabilities.
         RuntimeError: the ImageNet weights could not be downloaded; says how to pass a local file.
 
     Example:
@@ -86,29 +104,32 @@ def build_classifier(
         >>> model.output_shape
         (None, 5)
     """
-    check_int("num_classes", num_classes, low=2)
-    check_choice("head", head, HEADS)
-    check_number("dropout", dropout, low=0.0, high=1.0, high_open=True)
+    checked_head = Head(head, num_classes, fc_units, dropout)
     _check_layer("augmentation", augmentation)
     _check_layer("preprocessing", preprocessing)
     input_shape = _check_shape(input_shape)
     source = get_backbone(backbone, input_shape=input_shape, weights=weights)
     shape = resolve_shape(source, input_shape)
-    if preprocessing is None and isinstance(backbone, str) and backbone in APPLICATIONS:
-        preprocessing = _family_preprocessing(backbone, shape)
+    application = isinstance(backbone, str) and backbone in APPLICATIONS
+    if preprocessing is None and application:
+        preprocessing = _family_preprocessing(str(backbone), shape, source)
 
     dtype = source.inputs[0].dtype if is_graph(source) else None
     image = x = keras.Input(shape, dtype=dtype, name="image")
     for layer in (augmentation, preprocessing):
         x = x if layer is None else layer(x)
     ours = [layer.name for layer in (augmentation, preprocessing) if layer is not None]
-    copier = GraphCopier(image, taken=("image", *_HEAD_NAMES, *ours))
-    logits = _head(_features(copier, source, x, shape), head, num_classes, dropout)
-    model = keras.Model(image, logits, name=name or f"{source.name}_classifier")
-    if head == "features":
-        for layer in copier.layers:
-            layer.trainable = False
-    return model
+    names = plain_names(walk_operations(source)) if application else {}
+    copier = GraphCopier(
+        image,
+        taken=("image", *checked_head.names, *ours),
+        changes={key: {"name": plain} for key, plain in names.items()},
+    )
+    features = _features(copier, source, x, shape)
+    for layer in copier.layers:
+        layer.trainable = not checked_head.freezes
+    logits = checked_head(features, copier, image)
+    return keras.Model(image, logits, name=name or f"{source.name}_classifier")
 
 
 def split_layers(model: Any) -> tuple[list[Any], list[Any]]:
@@ -148,14 +169,13 @@ def split_layers(model: Any) -> tuple[list[Any], list[Any]]:
 
 def is_feature_head(model: Any) -> bool:
     """Tells whether a model was built with `head="features"`: its backbone never trains."""
-    return any(layer.name == _FEATURES_POOL for layer in model.layers)
+    return any(layer.name == FEATURES_POOL for layer in model.layers)
 
 
 def _head_start(model: Any, layers: list[Any], last_weighted: int) -> int:
-    names = [layer.name for layer in layers]
-    pool = _FEATURES_POOL if _FEATURES_POOL in names else _POOL
-    if pool in names and "logits" in names:
-        return names.index(pool)
+    mark = find_mark([layer.name for layer in layers])
+    if mark is not None:
+        return mark
     found = find_pool(model)
     return last_weighted if found is None else next(i for i, f in enumerate(layers) if f is found)
 
@@ -163,6 +183,8 @@ def _head_start(model: Any, layers: list[Any], last_weighted: int) -> int:
 def _features(copier: GraphCopier, source: Any, x: Any, shape: Shape) -> Any:
     try:
         features = copier(source, x)
+    except CannotCopyError:
+        raise
     except (ValueError, TypeError) as error:
         own = tuple(source.inputs[0].shape[1:]) if is_graph(source) else None
         if own is None or own == shape:
@@ -171,26 +193,17 @@ def _features(copier: GraphCopier, source: Any, x: Any, shape: Shape) -> Any:
             f"`input_shape` must be {own}, the input shape of the backbone, which is not fully "
             f"convolutional and cannot be rebuilt. Received: input_shape={shape}."
         ) from error
-    if len(getattr(features, "shape", ())) != 4:
-        raise no_feature_maps(getattr(features, "shape", ()))
-    return features
+    if len(getattr(features, "shape", ())) == 4:
+        return features
+    raise no_feature_maps(keras.tree.map_structure(lambda tensor: tuple(tensor.shape), features))
 
 
-def _head(features: Any, head: str, num_classes: int, dropout: float) -> Any:
-    pool = _FEATURES_POOL if head == "features" else _POOL
-    x = keras.layers.GlobalAveragePooling2D(name=pool)(features)
-    if head == "fc":
-        x = keras.layers.Dense(256, activation="relu", name="head_dense")(x)
-    if dropout:
-        x = keras.layers.Dropout(dropout, name="head_dropout")(x)
-    # Logits in the variables' dtype: under mixed precision the loss must not see float16.
-    dtype = keras.config.dtype_policy().variable_dtype
-    return keras.layers.Dense(num_classes, name="logits", dtype=dtype)(x)
-
-
-def _family_preprocessing(backbone: str, shape: Shape) -> Any:
+def _family_preprocessing(backbone: str, shape: Shape, source: Any) -> Any:
     family = family_of(backbone)
-    if is_identity(family):
+    # ConvNeXt scales inside, but leaves its scaling out for other images than RGB.
+    scaling = keras.layers.Rescaling | keras.layers.Normalization
+    scales_inside = any(isinstance(layer, scaling) for layer in source.layers)
+    if is_identity(family) and (shape[-1] == 3 or scales_inside):
         return None
     if shape[-1] != 3:  # ImageNet's mean colour means nothing here
         return keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="preprocess")

@@ -1,9 +1,11 @@
 """Functional graphs: copied layer by layer behind any tensor, and cut before their head."""
 
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from kerasopt._backend import keras
+from kerasopt._layer_filter import walk_layers
 
 _POOLS = (
     keras.layers.GlobalAveragePooling2D,
@@ -34,11 +36,77 @@ def find_pool(model: Any) -> Any | None:
     pools = [layer for layer in model.layers if isinstance(layer, _POOLS)]
     if isinstance(model, keras.Sequential):
         return next((layer for layer in pools if _takes_images(layer)), None)
-    # The config names what each operation reads, layers and others alike.
-    config = model.get_config()
-    reads = {entry["name"]: set(_sources(entry["inbound_nodes"])) for entry in config["layers"]}
-    output = keras.tree.flatten(config["output_layers"])[0]
+    reads, output = _reads(model)
     return next((la for la in pools if _takes_images(la) and _separates(la, reads, output)), None)
+
+
+def bottlenecks(model: Any) -> set[int]:
+    """Returns the ids of the layers that every path from the image to the output goes through.
+
+    Nested models are opened. In a residual network these are the ends of the blocks, in a plain
+    one all layers.
+    """
+    if not is_graph(model):
+        return set()
+    if isinstance(model, keras.Sequential):
+        return {i for layer in model.layers for i in (id(layer), *bottlenecks(layer))}
+    operations = {operation.name: operation for operation in model.operations}
+    reads, _ = _reads(model)
+    order = {name: position for position, name in enumerate(reads)}
+    spans: dict[int, int] = defaultdict(int)
+    for name, sources in reads.items():
+        for source in sources:
+            # A layer that is called twice may stand before what it reads.
+            first, last = sorted((order[source], order[name]))
+            spans[first] = max(spans[first], last)
+    found: set[int] = set()
+    reach = 0
+    for name, position in order.items():
+        if reach <= position and reads[name]:
+            found |= {id(operations[name]), *bottlenecks(operations[name])}
+        reach = max(reach, spans[position])
+    return found
+
+
+def walk_operations(model: Any) -> Iterator[Any]:
+    """Yields the layers and the other operations of a graph, nested models opened."""
+    for operation in getattr(model, "operations", model.layers):
+        if is_graph(operation):
+            yield from walk_operations(operation)
+        else:
+            yield operation
+
+
+def plain_names(operations: Iterable[Any], prefix: str = "") -> dict[int, str]:
+    """Numbers automatic names as in a fresh process: `"conv2d_297"` to `"conv2d_3"`.
+
+    Keras counts on from model to model, so that without this the same backbone would have other
+    names each time it is built. Given names are left out.
+
+    Returns:
+        The new names by the ids of the operations.
+    """
+    numbered: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for operation in operations:
+        stem, _, number = operation.name.rpartition("_")
+        if not number.isdigit():
+            stem, number = operation.name, "0"
+        if stem.replace("_", "") == type(operation).__name__.lower():
+            numbered[stem].append((int(number), id(operation)))
+    names: dict[int, str] = {}
+    for stem, entries in numbered.items():
+        for rank, (_, key) in enumerate(sorted(entries)):
+            names[key] = f"{prefix}{stem}_{rank}" if rank else f"{prefix}{stem}"
+    return names
+
+
+def _reads(model: Any) -> tuple[dict[str, set[str]], str]:
+    """Returns what each operation reads, in the order of the graph, and the last operation."""
+    # The config names the sources of all operations, layers and others alike.
+    # A shell, because a model of a class of its own may have another config.
+    config = keras.Model(model.inputs[0], model.outputs[0]).get_config()
+    reads = {entry["name"]: set(_sources(entry["inbound_nodes"])) for entry in config["layers"]}
+    return reads, keras.tree.flatten(config["output_layers"])[0]
 
 
 def _takes_images(layer: Any) -> bool:
@@ -73,17 +141,30 @@ class GraphCopier:
     """Copies a model's layers, weights included, so that they stand flat in a new graph.
 
     Nested models are opened, names are kept (a name that is taken gets the nested model's name
-    in front), shared layers stay shared. The copies are trainable; the model is left as it is.
+    in front), shared layers stay shared. The model is left as it is. A graph of a class of its
+    own, such as a KerasCV backbone, stays one layer when some of its layers cannot be saved
+    singly but the model can.
 
     Args:
         image: the input tensor of the new graph.
         taken: names that the copies may not use.
+        argument: the argument that the layers come from, for the errors.
+        changes: what to change in the configs, by the ids of the layers.
     """
 
-    def __init__(self, image: Any, taken: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        image: Any,
+        taken: Iterable[str] = (),
+        *,
+        argument: str = "backbone",
+        changes: Mapping[int, Mapping[str, Any]] | None = None,
+    ) -> None:
         self._image = image
-        self._taken = set(taken)
+        self._argument = argument
+        self._changes = changes or {}
         self._copies: dict[int, tuple[Any, Any]] = {}
+        self.taken = set(taken)
 
     @property
     def layers(self) -> list[Any]:
@@ -93,11 +174,11 @@ class GraphCopier:
 
     def __call__(self, model: Any, x: Any) -> Any:
         """Applies a copy of `model` to the tensor `x`, which must come from `image`."""
-        output = self._open(model, x) if is_graph(model) else self._copy(model, "backbone")(x)
-        for original, copy in self._copies.values():
-            if isinstance(copy, keras.layers.Layer):
+        known = set(self._copies)
+        output = self._open(model, x) if _opens(model) else self._copy(model, self._argument)(x)
+        for key, (original, copy) in self._copies.items():
+            if key not in known and isinstance(copy, keras.layers.Layer) and original.built:
                 copy.set_weights(original.get_weights())
-                copy.trainable = True
         return output
 
     def _open(self, model: Any, x: Any) -> Any:
@@ -122,30 +203,73 @@ class GraphCopier:
 
     def _copy(self, operation: Any, prefix: str) -> Any:
         if id(operation) not in self._copies:
-            config = _config(operation)
-            if config is None:
+            copy = self._from_config(operation, prefix)
+            if copy is None:
                 return operation
-            if "name" in config:
-                config["name"] = self._free_name(operation.name, prefix)
-            self._copies[id(operation)] = (operation, type(operation).from_config(config))
+            self._copies[id(operation)] = (operation, copy)
         return self._copies[id(operation)][1]
+
+    def _from_config(self, operation: Any, prefix: str) -> Any | None:
+        try:
+            config = dict(operation.get_config())
+            if "name" in config:
+                config.update(self._changes.get(id(operation), {}))
+                config["name"] = self._free_name(config["name"], prefix)
+            return type(operation).from_config(config)
+        except (NotImplementedError, TypeError, ValueError) as error:
+            if isinstance(error, NotImplementedError) and not isinstance(
+                operation, keras.layers.Layer
+            ):
+                return None  # an operation without state (such as a slice) can serve two graphs
+            raise CannotCopyError(self._argument, operation, error) from error
 
     def _free_name(self, name: str, prefix: str) -> str:
         candidates = [name, f"{prefix}_{name}"]
-        candidates += [f"{prefix}_{name}_{n}" for n in range(1, len(self._taken) + 1)]
-        free = next(c for c in candidates if c not in self._taken)
-        self._taken.add(free)
+        candidates += [f"{prefix}_{name}_{n}" for n in range(1, len(self.taken) + 1)]
+        free = next(c for c in candidates if c not in self.taken)
+        self.taken.add(free)
         return free
 
 
-def _config(operation: Any) -> dict[str, Any] | None:
+class CannotCopyError(ValueError):
+    """A layer has no way to be made again from its config."""
+
+    def __init__(self, argument: str, operation: Any, error: Exception) -> None:
+        reason = f" ({first_line(error)})" if str(error) else ""
+        fix = "Add `get_config` to its class, with every argument of the constructor."
+        if isinstance(operation, keras.layers.Lambda):
+            reason = ""
+            fix = "Use a layer of Keras, or a subclass with `get_config`, in place of the lambda."
+        super().__init__(
+            f"`{argument}` must be made of layers that can be copied, with `get_config`{reason}. "
+            f"Received: {type(operation).__name__} {operation.name!r}. {fix}"
+        )
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, for a sentence of another error."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _opens(model: Any) -> bool:
+    """Tells whether a model's layers can stand singly in another graph."""
+    if not is_graph(model):
+        return False
+    if _is_keras(model):
+        return True  # its own config is that of its layers, so there is no other way
+    return all(_is_saved_singly(layer) for _, layer in walk_layers(model))
+
+
+def _is_saved_singly(layer: Any) -> bool:
+    if _is_keras(layer) and not isinstance(layer, keras.layers.Lambda):
+        return True
     try:
-        return dict(operation.get_config())
-    except NotImplementedError as error:
-        if not isinstance(operation, keras.layers.Layer):
-            return None  # an operation without state (such as a slice) can serve two graphs
-        raise ValueError(
-            "`backbone` must be made of layers that can be copied, with `get_config`. "
-            f"Received: {type(operation).__name__} {operation.name!r}. "
-            "Add `get_config` to its class."
-        ) from error
+        saved = keras.saving.serialize_keras_object(layer)
+        keras.saving.deserialize_keras_object(saved)
+    except (NotImplementedError, TypeError, ValueError):
+        return False
+    return True
+
+
+def _is_keras(layer: Any) -> bool:
+    return type(layer).__module__.startswith("keras.")

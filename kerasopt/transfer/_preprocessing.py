@@ -1,10 +1,12 @@
 """The input scaling of each `keras.applications` family, as a layer."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from kerasopt._backend import keras
+from kerasopt._backend import keras, tf
 from kerasopt._serialization import serializable
 from kerasopt._validation import check_choice
 
@@ -14,6 +16,13 @@ FAMILIES = tuple(
     for module in dir(keras.applications)
     if hasattr(getattr(keras.applications, module), "preprocess_input")
     and module not in ("imagenet_utils", "resnet50")
+)
+
+
+# What families divide by, subtract, and divide by again, channel by channel.
+_DIVISIONS = (
+    (127.5, (1.0, 1.0, 1.0), None),  # to [-1, 1]
+    (255.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # to ImageNet's mean and deviation
 )
 
 
@@ -32,13 +41,45 @@ def is_identity(family: str) -> bool:
     return bool(np.array_equal(scaled, pixel))
 
 
+@functools.cache
+def _scaling(family: str) -> Callable[[Any], Any]:
+    """Returns the family's `preprocess_input`, in a form that a compiled graph leaves alone.
+
+    TensorFlow replaces a division by a constant with a multiplication by its reciprocal, which
+    rounds differently. The divisors here are no constants to it. Only what agrees with the
+    family's own function for every pixel value is used in its place.
+    """
+    own: Callable[[Any], Any] = getattr(keras.applications, family).preprocess_input
+    values = np.arange(256, dtype="float32").reshape(1, 16, 16, 1).repeat(3, axis=-1)
+    with tf.init_scope():  # the first call may come from inside a graph
+        for steps in _DIVISIONS:
+            scale = functools.partial(_divide, steps=steps)
+            if np.array_equal(scale(values), own(values.copy())):
+                return scale
+    return own
+
+
+def _divide(pixels: Any, steps: Any) -> Any:
+    divisor, mean, deviation = steps
+    dtype = keras.backend.standardize_dtype(pixels.dtype)
+    scaled = pixels / _no_constant(divisor, dtype) - tf.constant(mean, dtype)
+    return scaled if deviation is None else scaled / _no_constant(deviation, dtype)
+
+
+def _no_constant(value: Any, dtype: str) -> Any:
+    constant = tf.constant(value, dtype)
+    return tf.raw_ops.PlaceholderWithDefault(input=constant, shape=constant.shape)
+
+
 @serializable
 class Preprocess(keras.layers.Layer):
     """Scales raw RGB pixels as a family of `keras.applications` expects them.
 
-    Calls the family's own `preprocess_input`, an affine map of every pixel, preceded by a flip
-    from RGB to BGR for ResNet and VGG. It stands inside the model, so that the model takes raw
-    pixels in training, in prediction and on the device.
+    Equal to the family's own `preprocess_input` to the last bit, also in a compiled graph (with
+    `jit_compile=True` XLA rounds a division differently, by one unit in the last place). It is an
+    affine map of every pixel, preceded by a flip from RGB to BGR for ResNet and VGG, and stands
+    inside the model, so that the model takes raw pixels in training, in prediction and on the
+    device.
 
     Args:
         family: a module of `keras.applications` with a `preprocess_input`, such as
@@ -77,7 +118,7 @@ class Preprocess(keras.layers.Layer):
     def call(self, inputs: Any) -> Any:
         """Scales a batch of images."""
         pixels = keras.ops.cast(inputs, self.compute_dtype)
-        return getattr(keras.applications, self.family).preprocess_input(pixels)
+        return _scaling(self.family)(pixels)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Returns the input's shape."""
