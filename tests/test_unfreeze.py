@@ -195,5 +195,5 @@ def test_bad_schedule_for_this_training(schedule, message):
 
 
 def test_bad_batch_norm():
-    with pytest.raises(ValueError, match="`batch_norm` must be one of 'frozen', 'train'"):
+    with pytest.raises(ValueError, match="`batch_norm` must be one of 'frozen', 'affine', 'train'"):
         ko.transfer.Unfreeze({0: 1}, batch_norm="thawed")
