@@ -183,8 +183,16 @@ def test_depthwise_convolutions_are_pruned_when_chosen():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["bidirectional", "attention", "separable2d", "subclassed"])
-@pytest.mark.parametrize("jit_compile", [True, False])
+@pytest.mark.parametrize(
+    ("name", "jit_compile"),
+    [
+        ("bidirectional", True),
+        ("bidirectional", False),
+        ("attention", True),
+        ("separable2d", False),
+        ("subclassed", True),
+    ],
+)
 def test_zeros_hold_through_fit(name, jit_compile):
     model = MODELS[name][0]()
     shape = model.input_shape[1:] if hasattr(model, "input_shape") else (8,)
@@ -348,6 +356,7 @@ def test_targets_need_a_schedule_that_tells_its_end():
         Masks(small_cnn(), schedule=Own(), scope="erk")
 
 
+@pytest.mark.slow
 def test_file_and_sparsity_agree_within_one_weight_per_layer(tmp_path):
     import kerasopt as ko
 

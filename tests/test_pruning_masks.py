@@ -45,7 +45,7 @@ def oracle(weights, sparsity, block=(1, 1), pooling="AVG", m_by_n=None):
 
 
 @given(weights=kernels(1, 4, 6), sparsity=SPARSITY)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_element_mask_is_that_of_tfmot(weights, sparsity):
     np.testing.assert_array_equal(magnitude_mask(weights, sparsity), oracle(weights, sparsity))
 
@@ -56,7 +56,7 @@ def test_element_mask_is_that_of_tfmot(weights, sparsity):
     block=st.tuples(st.integers(1, 5), st.integers(1, 5)).filter(lambda b: b != (1, 1)),
     pooling=st.sampled_from(["AVG", "MAX"]),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_block_mask_is_that_of_tfmot_also_where_it_does_not_divide(
     weights, sparsity, block, pooling
 ):
@@ -70,7 +70,7 @@ def test_block_mask_is_that_of_tfmot_also_where_it_does_not_divide(
     weights=kernels(2, 4).filter(lambda w: w.ndim != 3),
     m_by_n=st.sampled_from([(2, 4), (1, 4), (3, 4), (1, 2), (4, 8), (2, 3)]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_m_by_n_mask_is_that_of_tfmot(weights, m_by_n):
     found = m_by_n_mask(weights, m=m_by_n[0], n=m_by_n[1])
     np.testing.assert_array_equal(found, oracle(weights, 0.5, m_by_n=m_by_n))
@@ -175,7 +175,7 @@ def test_graph_and_eager_masks_are_the_same(rng):
     shapes=st.lists(hnp.array_shapes(min_dims=2, max_dims=4, max_side=30), min_size=1, max_size=6),
     sparsity=SPARSITY,
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_erk_reaches_the_total_within_bounds(shapes, sparsity):
     found = erk_sparsity(shapes, sparsity)
     sizes = np.array([math.prod(shape) for shape in shapes])

@@ -68,6 +68,7 @@ OPTIMIZERS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_any_optimizer(name):
     model = tiny(optimizer=getattr(keras.optimizers, name)(1e-3))
@@ -82,6 +83,7 @@ def test_any_optimizer(name):
     assert min(seen) >= 0.75 if name == "Ftrl" else seen == [0.75] * 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -99,6 +101,7 @@ def test_options_of_the_optimizer(options):
     assert_pruned(model, 0.75)
 
 
+@pytest.mark.slow
 def test_averages_in_the_model_have_the_zeros_too(tmp_path):
     model = tiny(optimizer=keras.optimizers.Adam(1e-2, use_ema=True, ema_momentum=0.9))
     callbacks = [
@@ -127,7 +130,11 @@ def test_precision(policy, jit_compile):
     assert np.all((groups != 0).sum(axis=1) <= 2)
 
 
-@pytest.mark.parametrize("options", [{"steps_per_execution": 3}, {"run_eagerly": True}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{"steps_per_execution": 3}, pytest.param({"run_eagerly": True}, marks=pytest.mark.slow)],
+    ids=str,
+)
 def test_steps(options):
     model = tiny(**options)
     history = fit(model, PruneLowMagnitude(0.75), epochs=3).history
@@ -213,8 +220,15 @@ def resumed(tmp_path, kill_at, save_freq, prune_first, **options):
     return model, watches
 
 
-@pytest.mark.parametrize("prune_first", [True, False])
-@pytest.mark.parametrize("kill_at", [9, 12, 17, 30])
+@pytest.mark.parametrize(
+    ("kill_at", "prune_first"),
+    [
+        (12, True),
+        pytest.param(9, False, marks=pytest.mark.slow),
+        pytest.param(17, True, marks=pytest.mark.slow),
+        pytest.param(30, False, marks=pytest.mark.slow),
+    ],
+)
 def test_backup_of_an_epoch_ends_like_a_training_without_a_kill(tmp_path, kill_at, prune_first):
     model, (_, after) = resumed(tmp_path, kill_at, "epoch", prune_first)
     whole, watch = tiny(), Watch()
@@ -227,6 +241,7 @@ def test_backup_of_an_epoch_ends_like_a_training_without_a_kill(tmp_path, kill_a
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kill_at", "scope"), [(5, "layer"), (13, "global"), (21, "erk")])
 def test_backup_in_the_middle_of_an_epoch_keeps_every_zero(tmp_path, kill_at, scope):
     model, (before, after) = resumed(tmp_path, kill_at, 1, True, scope=scope)
@@ -258,6 +273,7 @@ def test_a_schedule_that_is_over_on_resume():
     assert_pruned(model, 0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
 def test_data_of_unknown_length_go_on_where_the_optimizer_was():
     schedule = tfmot_schedules().PolynomialDecay(0.0, 0.5, 0, 20, frequency=5)
@@ -295,7 +311,7 @@ def test_a_second_fit_with_pruning_brings_no_weight_back():
     assert_pruned(model, 0.75)
 
 
-@pytest.mark.parametrize("jit_compile", [True, False])
+@pytest.mark.parametrize("jit_compile", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_kept_masks_hold_until_released(jit_compile, tmp_path):
     model = tiny(jit_compile=jit_compile)
     fit(model, PruneLowMagnitude(0.75))
@@ -317,6 +333,7 @@ def test_kept_masks_hold_until_released(jit_compile, tmp_path):
     assert_pruned(keras.models.load_model(tmp_path / "again.keras"), 0.75)
 
 
+@pytest.mark.slow
 def test_kept_masks_give_the_users_constraint_back():
     model = tiny()
     fit(model, PruneLowMagnitude(0.5))
@@ -332,6 +349,7 @@ def test_kept_masks_give_the_users_constraint_back():
     assert np.mean(np.array(kernel) == 0) == 0.5
 
 
+@pytest.mark.slow
 def test_a_kernel_of_nothing_but_zeros_trains():
     model = tiny()
     fit(model, PruneLowMagnitude(0.5))
@@ -373,6 +391,7 @@ def test_custom_training_loop(compile_step):
     assert share(model)["conv"] == 0.75
 
 
+@pytest.mark.slow
 def test_masks_are_the_same_in_a_loop_and_in_fit():
     prune, model, other = PruneLowMagnitude(0.75), tiny(), tiny()
     fit(model, prune, epochs=2)
@@ -410,6 +429,7 @@ def test_schedule_in_steps():
         fit(model, PruneLowMagnitude(0.5, schedule=StepSchedule(3, 13)), epochs=1)
 
 
+@pytest.mark.slow
 def test_schedule_in_epochs():
     model, watch = tiny(), Watch()
     fit(model, PruneLowMagnitude(0.5, schedule=FractionSchedule(begin=1, end=2)), watch, epochs=3)
@@ -477,6 +497,7 @@ def test_callback_outside_of_fit():
         callback.on_epoch_end(0, {})
 
 
+@pytest.mark.slow
 def test_masks_survive_what_an_interrupted_fit_left():
     model = compiled(small_cnn(), jit_compile=False)
     with pytest.raises(KeyboardInterrupt):
