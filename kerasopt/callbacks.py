@@ -3,11 +3,12 @@
 from kerasopt.augmentation import CutMix, MixUp
 from kerasopt.pruning import PruneLowMagnitude
 from kerasopt.quantization import QuantizeAware
-from kerasopt.transfer import LayerwiseLearningRate, Unfreeze
+from kerasopt.transfer import LayerwiseLearningRate, LearningRateFinder, Unfreeze
 
 __all__ = [
     "CutMix",
     "LayerwiseLearningRate",
+    "LearningRateFinder",
     "MixUp",
     "PruneLowMagnitude",
     "QuantizeAware",

@@ -2,6 +2,7 @@
 
 from kerasopt.transfer._blocks import Block, Blocks, blocks
 from kerasopt.transfer._classifier import build_classifier, split_layers
+from kerasopt.transfer._finder import LearningRateFinder
 from kerasopt.transfer._layerwise import LayerwiseLearningRate, RateGroup, RateTable
 from kerasopt.transfer._preprocessing import Preprocess
 from kerasopt.transfer._unfreeze import Unfreeze
@@ -10,6 +11,7 @@ __all__ = [
     "Block",
     "Blocks",
     "LayerwiseLearningRate",
+    "LearningRateFinder",
     "Preprocess",
     "RateGroup",
     "RateTable",
