@@ -4,6 +4,7 @@ from kerasopt.transfer._averaging import WeightAveraging
 from kerasopt.transfer._blocks import Block, Blocks, blocks
 from kerasopt.transfer._classifier import build_classifier, split_layers
 from kerasopt.transfer._features import FeatureExtractor
+from kerasopt.transfer._finder import LearningRateFinder
 from kerasopt.transfer._fine_tune import fine_tune, fine_tuning_callbacks
 from kerasopt.transfer._freeze import Freeze
 from kerasopt.transfer._layerwise import LayerwiseLearningRate, RateGroup, RateTable
@@ -20,6 +21,7 @@ __all__ = [
     "Freeze",
     "GradualUnfreeze",
     "LayerwiseLearningRate",
+    "LearningRateFinder",
     "LinearProbe",
     "Preprocess",
     "RateGroup",
