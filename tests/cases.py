@@ -1048,6 +1048,8 @@ TRANSFER = (
         ),
     ),
     Case("transfer", "LinearProbe", "result", make=probe),
+    Case(
+        "transfer",
         "LayerwiseLearningRate",
         "callback",
         make=lambda: ko.transfer.LayerwiseLearningRate(0.5, lr_factors={"stem": 0.1}),
