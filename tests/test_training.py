@@ -216,6 +216,25 @@ def test_optimizer_that_knows_all_variables_is_left_alone():
     assert model.optimizer is optimizer
 
 
+@pytest.mark.parametrize("choice", [{"var_names": ["kernel"]}, {"var_list": True}], ids=str)
+def test_what_is_excluded_from_weight_decay_stays_so(choice):
+    model = compiled(small_cnn(), optimizer=keras.optimizers.SGD(0.0, weight_decay=0.1))
+    kernels = [v for v in model.trainable_variables if v.name == "kernel"]
+    choice = {"var_list": kernels} if "var_list" in choice else choice
+    model.optimizer.exclude_from_weight_decay(**choice)
+    model.optimizer.build([model.layers[-1].kernel])
+    build_optimizer(model, model.trainable_variables)
+    optimizer = model.optimizer
+    optimizer.learning_rate = 0.5
+    before = {v.path: v.numpy() for v in model.trainable_variables}
+    gamma = next(v for v in model.trainable_variables if v.name == "gamma")
+    zeros = [keras.ops.zeros(v.shape) for v in model.trainable_variables]
+    optimizer.apply(zeros, model.trainable_variables)
+    np.testing.assert_allclose(gamma.numpy(), before[gamma.path] * 0.95, rtol=1e-6)
+    for kernel in kernels:
+        np.testing.assert_array_equal(kernel.numpy(), before[kernel.path])
+
+
 def test_loss_scale_optimizer_grows_too():
     inner = keras.optimizers.Adam(1e-3)
     model = compiled(small_cnn(), optimizer=keras.optimizers.LossScaleOptimizer(inner))

@@ -68,6 +68,8 @@ def _replace_optimizer(model: Any, variables: list[Any]) -> None:
     optimizer = model.optimizer
     with model.distribute_strategy.scope():
         copy = type(optimizer).from_config(optimizer.get_config())
+        # What is excluded from weight decay stands in no config.
+        inner_optimizer(copy).exclude_from_weight_decay(_without_decay(optimizer, model))
         copy.build(variables)
     places, new_places = slot_places(optimizer), slot_places(copy)
     common = {places[key]: new_places[key] for key in places if key in new_places}
@@ -172,6 +174,12 @@ def _averages(optimizer: Any) -> list[Any]:
     if not optimizer.use_ema:
         return []
     return [v for v in optimizer.variables if v.name.endswith("_average")]
+
+
+def _without_decay(optimizer: Any, model: Any) -> list[Any]:
+    """Lists the variables whose weight decay was switched off, by themselves or by a name."""
+    uses_decay = inner_optimizer(optimizer)._use_weight_decay
+    return [variable for variable in model.variables if not uses_decay(variable)]
 
 
 def _is_slot_list(name: str, value: Any, length: int) -> bool:
