@@ -447,7 +447,7 @@ def test_the_schedule_of_tfmots_tutorial_ends_with_training():
     schedule = tfmot_schedules().PolynomialDecay(0.5, 0.8, begin_step=0, end_step=16, frequency=3)
     model = tiny()
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         fit(model, PruneLowMagnitude(schedule=schedule))
     assert_pruned(model, 0.8)
 
