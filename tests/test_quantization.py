@@ -359,14 +359,19 @@ def test_pretrained_network_on_photos(shared, tmp_path):
     for layer in aware.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False
-    files = sorted((shared / "data" / "flowers17").glob("*/*.jpg"))[::14]
+    files = sorted((shared / "data" / "flowers17").glob("*/*.jpg"))[::7]
     photos = np.stack([ko.datasets.load_image(file, (224, 224)) for file in files]).astype(
         "float32"
     )
-    for start in range(0, 48, 16):
-        aware(photos[start : start + 16], training=True)
-    result = ko.export.to_tflite(aware, quantize="int8", verify=photos[:48], min_agreement=0.95)
+    for start in range(0, 192, 32):
+        aware(photos[start : start + 32 : 2], training=True)
+    result = ko.export.to_tflite(aware, quantize="int8", verify=photos, min_agreement=0.95)
     assert result.agreement >= 0.95
+    # Outputs come in steps of 1/256, and a thousand classes tie: nothing else may differ.
+    expected = aware.predict(photos, verbose=0)
+    differs = expected.argmax(1) != ko.export.TFLiteModel(result.content).predict(photos).argmax(1)
+    first, second = np.sort(expected[differs], axis=1)[:, :-3:-1].T
+    assert np.all(first - second <= 2.5 / 256)
     assert result.size < 5.6e6
     assert set(result.operators) == {
         "QUANTIZE",

@@ -64,7 +64,10 @@ class Watch(keras.callbacks.Callback):
         return numpy_of(self.model.weights), [np.asarray(v) for v in self.model.optimizer.variables]
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize(
+    "name",
+    [n if n in ("AdamW", "Lion") else pytest.param(n, marks=pytest.mark.slow) for n in OPTIMIZERS],
+)
 def test_every_optimizer_keeps_its_slots_and_the_frozen_weights(name):
     model, (x, y) = classifier(optimizer_of(name)), stripes(32)
     start = numpy_of(model.weights)
@@ -85,7 +88,16 @@ def test_every_optimizer_keeps_its_slots_and_the_frozen_weights(name):
     assert count_steps(model.optimizer) == 8
 
 
-@pytest.mark.parametrize("name", ["Adam", "AdamW", "Adamax", "Adafactor", "Lamb"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Adam",
+        *(
+            pytest.param(n, marks=pytest.mark.slow)
+            for n in ("AdamW", "Adamax", "Adafactor", "Lamb")
+        ),
+    ],
+)
 def test_opened_layers_step_as_under_an_optimizer_of_their_own(name):
     x, y = stripes(32)
     model = classifier(optimizer_of(name, clipnorm=None, global_clipnorm=None, clipvalue=None))
@@ -213,6 +225,7 @@ def test_multi_optimizer_is_refused_with_the_way_out():
         model.fit(x, y, verbose=0, callbacks=[Unfreeze({0: "all"})])
 
 
+@pytest.mark.slow
 def test_gradual_and_freeze_need_one_trace_a_switch():
     traces = []
 
