@@ -98,6 +98,7 @@ def test_output_is_that_of_the_layers_one_after_another(images):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "layer",
     [

@@ -75,6 +75,7 @@ GEOMETRY = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fuse", [True, False])
 @pytest.mark.parametrize("name", GEOMETRY)
 def test_boxes_and_masks_move_with_their_image(name, fuse, inputs):

@@ -467,6 +467,7 @@ def test_the_same_seed_gives_the_same_stream(recipe, images):
     assert np.abs(streams[0][0] - streams[2][0]).max() > 1
 
 
+@pytest.mark.slow
 @EVERY
 def test_trains_saves_and_loads_without_custom_objects(recipe, images, tmp_path):
     model = model_of(recipe(random_erasing=0.3, fill_value=10, seed=2))

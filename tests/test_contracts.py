@@ -364,7 +364,7 @@ def test_constructing_a_callback_changes_nothing(case):
 
 @pytest.mark.parametrize("case", CALLBACKS)
 def test_callback_runs_and_comes_off(case, tmp_path):
-    model = compiled(small_cnn())
+    model = compiled(small_cnn(), jit_compile=False)
     before = [layer.name for layer in model.layers], [w.path for w in model.weights]
     callback = case.example()
     train(model, [callback])
@@ -377,6 +377,7 @@ def test_callback_runs_and_comes_off(case, tmp_path):
     assert_clean(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CALLBACKS)
 def test_callback_can_be_used_twice(case):
     callback = case.example()
@@ -391,7 +392,7 @@ def test_callback_can_be_used_twice(case):
 
 @pytest.mark.parametrize("case", CALLBACKS)
 def test_callback_comes_off_after_an_exception(case):
-    model = compiled(small_cnn())
+    model = compiled(small_cnn(), jit_compile=False)
     with pytest.raises(KeyboardInterrupt):
         train(model, [case.example(), _Stop()])
     train(model, epochs=1)

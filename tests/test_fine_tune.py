@@ -83,6 +83,7 @@ def test_a_schedule_in_the_optimizer_is_refused():
         model.fit(x, y, verbose=0, callbacks=[WarmupCosine(0.1)])
 
 
+@pytest.mark.slow
 def test_recipe_trains_head_first_then_everything():
     model, (x, y) = classifier(), stripes(64)
     start = {w.path: np.asarray(w) for w in model.weights}

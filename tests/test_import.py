@@ -87,6 +87,7 @@ def test_import_loads_the_standard_library_alone():
     assert set(loaded) - set(sys.stdlib_module_names) == {"kerasopt", "wrapt"}
 
 
+@pytest.mark.slow
 def test_touching_every_room_changes_nothing():
     found = run(f"{LOOK}{TOUCH}report()")
     assert found["changed"] == []
@@ -96,6 +97,7 @@ def test_touching_every_room_changes_nothing():
     assert not {"keras_cv", "tensorflow_model_optimization", "tf_keras"} & set(found["loaded"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "first", ["", "import kerasopt.pruning\n"], ids=["keras-first", "ours-first"]
 )

@@ -380,7 +380,9 @@ def quantized():
             "Pool over height and width",
         ),
         (lora, ValueError, "quantized or has a LoRA adapter"),
-        (quantized, ValueError, "quantized or has a LoRA adapter"),
+        pytest.param(
+            quantized, ValueError, "quantized or has a LoRA adapter", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_models_that_are_refused(make, error, message):

@@ -124,6 +124,7 @@ def test_model_is_ordinary_afterwards(pruned, tmp_path):
     assert zeros(loaded.get_layer("stem_conv")) == pytest.approx(0.5, abs=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

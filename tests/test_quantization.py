@@ -213,7 +213,12 @@ def test_gradients_reach_every_trainable_weight(trained):
 
 
 @pytest.mark.parametrize(
-    "options", [{"jit_compile": True}, {"jit_compile": False}, {"steps_per_execution": 2}]
+    "options",
+    [
+        pytest.param({"jit_compile": True}, marks=pytest.mark.slow),
+        {"jit_compile": False},
+        {"steps_per_execution": 2},
+    ],
 )
 def test_callback_trains_through_the_twin_and_leaves_the_model(options, tmp_path):
     model = compiled(small_cnn(), **options)
@@ -261,6 +266,7 @@ def test_mixed_precision_keeps_kernels_exact():
         keras.config.set_dtype_policy("float32")
 
 
+@pytest.mark.slow
 def test_all_callbacks_in_one_fit_then_a_clean_one():
     model = ko.transfer.build_classifier(
         small_cnn(), 4, input_shape=(12, 12, 3), augmentation=ko.augmentation.basic(seed=0)

@@ -341,6 +341,7 @@ def test_a_weights_file_with_the_top_is_loaded_without_it(tmp_path, rng):
         np.testing.assert_allclose(features_of(model, pixels), expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_published_efficientnet_file_gets_the_scale_keras_adds_for_imagenet(tmp_path, rng):
     shape = (32, 32, 3)
     base = keras.applications.EfficientNetB0(include_top=False, weights=None, input_shape=shape)
@@ -493,6 +494,7 @@ def test_a_model_that_cannot_take_another_size():
 
 
 # Keras warns before it raises for a file of another network.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Skipping nested container")
 def test_weights_of_applications(tmp_path):
     arguments = {"input_shape": (32, 32, 3)}

@@ -37,7 +37,12 @@ def moved(before, after):
 
 
 @pytest.mark.parametrize(
-    "options", [{"jit_compile": True}, {"jit_compile": False}, {"steps_per_execution": 2}]
+    "options",
+    [
+        pytest.param({"jit_compile": True}, marks=pytest.mark.slow),
+        {"jit_compile": False},
+        {"steps_per_execution": 2},
+    ],
 )
 def test_frozen_is_bit_equal_and_opened_moves(options):
     model, (x, y) = classifier(**options), stripes(32)
