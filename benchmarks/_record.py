@@ -7,6 +7,7 @@ from typing import Any
 from kerasopt import report
 
 RESULTS = pathlib.Path(__file__).parent / "results"
+RUNS = pathlib.Path(__file__).parent / "runs"  # models one benchmark leaves for another
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
 
 

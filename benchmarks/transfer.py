@@ -8,7 +8,8 @@ epochs; the Keras guide's two `fit` calls (head alone with Adam at 1e-3, then ev
 at 1e-5, https://keras.io/guides/transfer_learning) get as much processor time, two fifths of it
 for the head, as in the guide's 20 and 10 epochs. The other arms are the solved head alone, and
 `fine_tune` behind it. The test photos are looked at after each epoch, off the clock. Each arm and
-seed is a process of its own, and what is in `results/transfer.json` is not run again.
+seed is a process of its own, and what is in `results/transfer.json` is not run again. The models
+that `fine_tune` trains stay in `runs/`, where `pruning.py` finds them.
 """
 
 import json
@@ -20,7 +21,7 @@ import time
 from typing import Any
 
 import numpy as np
-from _record import RESULTS, SHARED, record
+from _record import RESULTS, RUNS, SHARED, record
 
 ARMS = ("fine_tune", "keras_guide", "linear_probe", "probe_then_fine_tune")
 EPOCHS = 10
@@ -120,6 +121,9 @@ def run(arm: str, seed: int, budget: float | None) -> dict[str, Any]:
         guide(model, train, validation, clock)
     elif "fine_tune" in arm:
         ko.transfer.fine_tune(model, train, validation, epochs=EPOCHS, callbacks=[clock], verbose=2)
+    if arm == "fine_tune":
+        RUNS.mkdir(exist_ok=True)
+        model.save(RUNS / f"fine_tune_{seed}.keras")
     last = clock.curve[-1]
     return {**last, "epochs": len(clock.curve), "curve": clock.curve}
 

@@ -1,4 +1,4 @@
-"""What every public object promises, checked over the table of `tests/cases.py`."""
+"""What every public object promises, checked over the table of `tests/cases`."""
 
 import copy
 import dataclasses
