@@ -17,3 +17,10 @@ def record(name: str, figures: dict[str, Any]) -> None:
     content = {"figures": figures, "environment": report.environment()}
     (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
     print(json.dumps(content, indent=2))
+
+
+def record_part(name: str, part: str, figures: dict[str, Any]) -> None:
+    """Writes one part of `results/NAME.json`; the other parts stay as they are."""
+    path = RESULTS / f"{name}.json"
+    known = json.loads(path.read_text())["figures"] if path.exists() else {}
+    record(name, {**known, part: figures})

@@ -9,7 +9,7 @@ at 1e-5, https://keras.io/guides/transfer_learning) get as much processor time, 
 for the head, as in the guide's 20 and 10 epochs. The other arms are the solved head alone, and
 `fine_tune` behind it. The test photos are looked at after each epoch, off the clock. Each arm and
 seed is a process of its own, and what is in `results/transfer.json` is not run again. The models
-that `fine_tune` trains stay in `runs/`, where `pruning.py` finds them.
+that `fine_tune` trains stay in `runs/`, where `pruning_accuracy.py` finds them.
 """
 
 import json

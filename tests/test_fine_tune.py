@@ -12,6 +12,7 @@ from kerasopt.transfer import (
     fine_tune,
     fine_tuning_callbacks,
 )
+from kerasopt.transfer._pixels import warn_if_scaled
 from tests.models import compiled, small_cnn, stripes
 
 
@@ -153,3 +154,23 @@ def test_feature_head_is_refused():
     model = build_classifier(small_cnn(), 4, head="features", input_shape=(12, 12, 3))
     with pytest.raises(ValueError, match="head='features'"):
         fine_tune(model, stripes(8), epochs=2, verbose=0)
+
+
+@pytest.mark.parametrize("scale", [1.0, 255.0])
+def test_images_that_were_scaled_before_are_noticed(scale, recwarn):
+    model = build_classifier("MobileNetV2", 2, input_shape=(32, 32, 3), weights=None)
+    x = np.random.default_rng(0).uniform(0, scale, (4, 32, 32, 3)).astype("float32")
+    data = tf.data.Dataset.from_tensor_slices((x, [0, 1, 0, 1])).batch(4)
+    warn_if_scaled(model, data, name="train")
+    plain = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Flatten()])
+    warn_if_scaled(plain, data, name="train")  # takes pixels as they come
+    warn_if_scaled(model, iter([(x, None)]), name="train")  # can be read only once
+    told = [str(warning.message) for warning in recwarn.list]
+    assert len(told) == (1 if scale == 1.0 else 0)
+    assert all("'preprocess" in text and "scaled twice" in text for text in told)
+
+
+def test_fine_tune_looks_at_its_first_batch():
+    x, y = stripes(8)
+    with pytest.warns(UserWarning, match="would be scaled twice"):
+        fine_tune(classifier(), (x / 255.0, y), epochs=1, freeze_epochs=0, groups=1, verbose=0)

@@ -10,6 +10,7 @@ from kerasopt._data import batches
 from kerasopt._validation import check_int, check_number
 from kerasopt.transfer._blocks import blocks
 from kerasopt.transfer._layerwise import LayerwiseLearningRate
+from kerasopt.transfer._pixels import warn_if_scaled
 from kerasopt.transfer._schedule import WarmupCosine
 from kerasopt.transfer._unfreeze import GradualUnfreeze
 
@@ -100,6 +101,8 @@ def fine_tune(
     A model that is not compiled is compiled with AdamW, cross-entropy on logits (sparse for
     integer labels) and accuracy. One that is compiled keeps its optimizer, loss and metrics.
 
+    Warns when the first images lie within 0 and 1 although the model scales raw pixels itself.
+
     Args:
         model: a classifier of `build_classifier`, or any built model with a backbone and a head.
         train: `(x, y)` arrays, a batched `tf.data.Dataset`, a `PyDataset` or an iterable of
@@ -159,6 +162,7 @@ def fine_tune(
     )
     if not model.compiled:
         _compile(model, train, base_learning_rate, weight_decay)
+    warn_if_scaled(model, train, name="train")
     arguments = _fit_arguments(train, validation, batch_size)
     return model.fit(epochs=epochs, callbacks=[*recipe, *callbacks], verbose=verbose, **arguments)
 

@@ -1,0 +1,281 @@
+"""What zeros cost in accuracy, TF-MOT beside it, and what they save after gzip.
+
+    python benchmarks/pruning_accuracy.py flowers17 [--seeds 0 1 2] [--arms dense 80 2:4]
+    python benchmarks/pruning_accuracy.py cifar10 [--seeds 0] [--images 20000]
+
+`flowers17` prunes the fine-tuned EfficientNet-Lite0 that `transfer.py` left in `runs/`, on the same
+split; the dense arm trains on for as many epochs with the same rate. `cifar10` prunes one trained
+ResNet-8 (the one of MLPerf Tiny) in every scope, and with TF-MOT on tf_keras: same weights, steps
+and rate. Each training goes into `results/pruning.json` when it is done and is not run again.
+"""
+
+import argparse
+import gzip
+import json
+import os
+import statistics
+import tarfile
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tf_keras
+from _record import RESULTS, RUNS, SHARED, record_part
+from transfer import pipeline, split
+
+import kerasopt as ko
+from kerasopt.pruning._schedules import tfmot_schedules
+
+SPARSITIES = (0.5, 0.75, 0.875, 0.9375)
+EPOCHS = {"flowers17": 12, "cifar10": 4}
+DENSE_EPOCHS = 10
+RATE = {"flowers17": 5e-4, "cifar10": 1e-3}
+BARS = {"80": 0.5, "2:4": 0.5}
+
+
+def known(part: str) -> dict[str, Any]:
+    """Returns what was measured already."""
+    path = RESULTS / "pruning.json"
+    figures = json.loads(path.read_text())["figures"] if path.exists() else {}
+    return figures.get(part, {}).get("runs", {})
+
+
+def compiled(model: Any, rate: float, steps: int) -> Any:
+    """Compiles a classifier with a cosine schedule behind a short warm-up."""
+    schedule = keras.optimizers.schedules.CosineDecay(
+        rate / 20, steps - steps // 20, warmup_target=rate, warmup_steps=steps // 20
+    )
+    model.compile(
+        keras.optimizers.AdamW(schedule, weight_decay=1e-4),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    return model
+
+
+# flowers17
+
+
+def flowers17(options: argparse.Namespace) -> None:
+    """Trains each arm once for each seed."""
+    arms = {
+        "dense": lambda: None,
+        "80": lambda: ko.pruning.PruneLowMagnitude(0.8, scope="erk"),
+        "80_layer": lambda: ko.pruning.PruneLowMagnitude(0.8),
+        "80_global": lambda: ko.pruning.PruneLowMagnitude(0.8, scope="global"),
+        "2:4": lambda: ko.pruning.PruneLowMagnitude(structure="2:4"),
+    }
+    runs = known("flowers17")
+    for seed in options.seeds:
+        parts = split(seed)
+        for arm in options.arms or ["dense", "80", "2:4"]:
+            if str(seed) in runs.setdefault(arm, {}):
+                continue
+            runs[arm][str(seed)] = train_flowers(parts, seed, arms[arm]())
+            record_part("pruning", "flowers17", flowers_summary(runs))
+
+
+def train_flowers(parts: dict[str, Any], seed: int, prune: Any) -> dict[str, Any]:
+    """Trains on from the fine-tuned model and returns the figures."""
+    keras.utils.set_random_seed(seed)
+    epochs = EPOCHS["flowers17"]
+    model = keras.models.load_model(RUNS / f"fine_tune_{seed}.keras")
+    model.trainable = True
+    compiled(model, RATE["flowers17"], epochs * -(-len(parts["train"][0]) // 32))
+    test = pipeline(parts["test"])
+    before = model.evaluate(test, verbose=0)[1]
+    model.fit(
+        pipeline(parts["train"], seed),
+        validation_data=pipeline(parts["validation"]),
+        epochs=epochs,
+        verbose=2,
+        callbacks=[prune] if prune else [],
+    )
+    ko.transfer.recalibrate_batch_norm(model, pipeline(parts["train"]))
+    content = ko.export.to_tflite(model).content
+    return {
+        "before": round(before, 4),
+        "test_accuracy": round(model.evaluate(test, verbose=0)[1], 4),
+        "sparsity": round(prune.sparsity, 5) if prune else 0.0,
+        "bytes": {"tflite": len(content), "gzip": len(gzip.compress(content, mtime=0))},
+    }
+
+
+def flowers_summary(runs: dict[str, Any]) -> dict[str, Any]:
+    """Returns the runs with the points that each arm loses, on the seeds it shares with dense."""
+    lost = {}
+    for arm, seeds in runs.items():
+        both = [seed for seed in seeds if seed in runs.get("dense", {})]
+        if both:
+            lost[arm] = round(
+                100
+                * statistics.fmean(
+                    runs["dense"][seed]["test_accuracy"] - seeds[seed]["test_accuracy"]
+                    for seed in both
+                ),
+                2,
+            )
+    return {
+        "bars": BARS,
+        "epochs": EPOCHS["flowers17"],
+        "points_lost": lost,
+        "runs": runs,
+    }
+
+
+# CIFAR-10
+
+
+def cifar(limit: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Reads CIFAR-10 from the archive of JPEG files: `limit` to train, all to test."""
+    rows: dict[str, list[Any]] = {"train": [], "test": []}
+    with tarfile.open(SHARED / "data" / "cifar10" / "cifar10_jpeg.tar.xz") as archive:
+        for member in archive:
+            part, label = member.name.split("/")[-3:-1] if member.isfile() else ("", "")
+            if part in rows:
+                image = tf.io.decode_jpeg(archive.extractfile(member).read()).numpy()
+                rows[part].append((image, label))
+    names = sorted({label for _, label in rows["train"]})
+    splits = {}
+    for part, images in rows.items():
+        order = np.random.default_rng(0).permutation(len(images))
+        order = order[:limit] if part == "train" else order
+        splits[part] = (
+            np.stack([images[i][0] for i in order]),
+            np.array([names.index(images[i][1]) for i in order]),
+        )
+    return splits
+
+
+def resnet8(host: Any) -> Any:
+    """Returns the ResNet-8 of MLPerf Tiny, in Keras 3 or tf_keras."""
+    layers = host.layers
+
+    def normed(x: Any, filters: int, strides: int) -> Any:
+        x = layers.Conv2D(filters, 3, strides=strides, padding="same", use_bias=False)(x)
+        return layers.BatchNormalization()(x)
+
+    inputs = host.Input((32, 32, 3))
+    x = layers.ReLU()(normed(layers.Rescaling(1 / 127.5, offset=-1)(inputs), 16, 1))
+    for filters, strides in ((16, 1), (32, 2), (64, 2)):
+        y = normed(layers.ReLU()(normed(x, filters, strides)), filters, 1)
+        if strides > 1:
+            x = layers.Conv2D(filters, 1, strides=strides, padding="same")(x)
+        x = layers.ReLU()(layers.Add()([x, y]))
+    return host.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling2D()(x)))
+
+
+def augmented(x: np.ndarray, y: np.ndarray, seed: int) -> Any:
+    """Returns flipped and shifted batches: the same for Keras 3 and tf_keras."""
+
+    def change(image: Any, label: Any) -> Any:
+        image = tf.image.random_flip_left_right(tf.cast(image, tf.float32))
+        image = tf.image.random_crop(tf.pad(image, [[4, 4], [4, 4], [0, 0]]), (32, 32, 3))
+        return image, label
+
+    tf.random.set_seed(seed)
+    data = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(x), seed=seed)
+    return data.map(change, num_parallel_calls=2).batch(128, drop_remainder=True).prefetch(2)
+
+
+def cifar10(options: argparse.Namespace) -> None:
+    """Prunes one trained ResNet-8 to every sparsity in every scope, and with TF-MOT."""
+    data = cifar(options.images)
+    steps = len(data["train"][0]) // 128
+    runs = known("cifar10")
+    points = [(scope, s) for s in SPARSITIES for scope in ("layer", "global", "erk", "tfmot")]
+    for seed in options.seeds:
+        RUNS.mkdir(exist_ok=True)
+        file = RUNS / f"resnet8_{options.images}_{seed}.weights.h5"
+        base = compiled(resnet8(keras), 2e-3, steps * DENSE_EPOCHS)
+        if not file.exists():
+            keras.utils.set_random_seed(seed)
+            base = compiled(resnet8(keras), 2e-3, steps * DENSE_EPOCHS)
+            base.fit(augmented(*data["train"], seed), epochs=DENSE_EPOCHS, verbose=2)
+            base.save_weights(file)
+        base.load_weights(file)
+        for name, sparsity in [("dense", 0.0), *points]:
+            row = runs.setdefault(name, {}).setdefault(str(sparsity), {})
+            if str(seed) in row:
+                continue
+            train = train_tfmot if name == "tfmot" else train_pruned
+            row[str(seed)] = round(train(base, name, sparsity, data, steps, seed), 4)
+            record_part(
+                "pruning",
+                "cifar10",
+                {
+                    "images": options.images,
+                    "dense_epochs": DENSE_EPOCHS,
+                    "epochs": EPOCHS["cifar10"],
+                    "runs": runs,
+                },
+            )
+
+
+def train_pruned(base: Any, scope: str, sparsity: float, data: Any, steps: int, seed: int) -> float:
+    """Prunes with kerasopt and returns the accuracy."""
+    keras.utils.set_random_seed(seed)
+    epochs = EPOCHS["cifar10"]
+    model = compiled(resnet8(keras), RATE["cifar10"], steps * epochs)
+    model.set_weights(base.get_weights())
+    callbacks = [ko.pruning.PruneLowMagnitude(sparsity, scope=scope)] if sparsity else []
+    model.fit(augmented(*data["train"], seed), epochs=epochs, verbose=2, callbacks=callbacks)
+    return float(model.evaluate(*data["test"], batch_size=256, verbose=0)[1])
+
+
+def train_tfmot(
+    base: Any,
+    name: str,  # noqa: ARG001 - as `train_pruned`
+    sparsity: float,
+    data: Any,
+    steps: int,
+    seed: int,
+) -> float:
+    """Prunes with TF-MOT on tf_keras: the same weights, schedule, rate and batches."""
+    tfmot = tfmot_schedules()
+    tf_keras.utils.set_random_seed(seed)
+    epochs = EPOCHS["cifar10"]
+    model = resnet8(tf_keras)
+    model.set_weights(base.get_weights())
+    end = steps * epochs * 3 // 4
+    frequency = min(100, max(1, end // 10))
+    schedule = tfmot.PolynomialDecay(0.0, sparsity, end % frequency, end, frequency=frequency)
+    model = tfmot.prune_low_magnitude(model, pruning_schedule=schedule)
+    total, rate = steps * epochs, RATE["cifar10"]
+    warm = total // 20
+    model.compile(
+        tf_keras.optimizers.AdamW(
+            tf_keras.optimizers.schedules.CosineDecay(
+                rate / 20, total - warm, warmup_target=rate, warmup_steps=warm
+            ),
+            weight_decay=1e-4,
+        ),
+        loss=tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    model.fit(
+        augmented(*data["train"], seed),
+        epochs=epochs,
+        verbose=2,
+        callbacks=[tfmot.UpdatePruningStep()],
+    )
+    return float(model.evaluate(*data["test"], batch_size=256, verbose=0)[1])
+
+
+def main() -> None:
+    """Measures what the command line names."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("part", choices=("flowers17", "cifar10"))
+    parser.add_argument("--seeds", type=int, nargs="+")
+    parser.add_argument("--arms", nargs="+")
+    parser.add_argument("--images", type=int, default=20_000)
+    options = parser.parse_args()
+    options.seeds = options.seeds or ([0, 1, 2] if options.part == "flowers17" else [0])
+    {"flowers17": flowers17, "cifar10": cifar10}[options.part](options)
+
+
+if __name__ == "__main__":
+    main()
