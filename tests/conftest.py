@@ -9,6 +9,11 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import numpy as np
 import pytest
 
+# Modules beside the tests assert too, and a failure shall show the values there as well.
+pytest.register_assert_rewrite(
+    *(f"tests.{path.stem}" for path in pathlib.Path(__file__).parent.glob("[a-z]*.py"))
+)
+
 SHARED = pathlib.Path(
     os.environ.get("KERASOPT_SHARED", pathlib.Path(__file__).resolve().parents[2] / "shared")
 )
@@ -25,3 +30,14 @@ def shared():
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def mixed_float16():
+    """Sets the policy for one test."""
+    import keras  # here, so that not every test waits for it
+
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    yield
+    keras.config.set_dtype_policy(before)

@@ -9,6 +9,10 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "kerasopt"
 FILES = sorted(PACKAGE.rglob("*.py"))
+FILES_AROUND = sorted(
+    path for folder in ("tests", "benchmarks", "examples") for path in (ROOT / folder).rglob("*.py")
+)
+TEST_MODULE = re.compile(r"\btests\.(?:\w+\.)*(?:test_\w+|conftest)")
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 50
 
@@ -22,6 +26,10 @@ FORBIDDEN = ("keras.src", "tensorflow.python", "keras_cv.src")
 
 def place(path):
     return path.relative_to(PACKAGE).as_posix()
+
+
+def from_root(path):
+    return path.relative_to(ROOT).as_posix()
 
 
 def room_of(path):
@@ -132,6 +140,18 @@ def test_files_and_functions_stay_short(path):
     for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert code_lines(node) <= MAX_FUNCTION_LINES, f"{node.name} is too long"
+
+
+@pytest.mark.parametrize("path", FILES_AROUND, ids=from_root)
+def test_files_around_the_package_stay_short_too(path):
+    lines = path.read_text(encoding="utf-8").count("\n")
+    assert lines <= MAX_FILE_LINES, "split it along its topics"
+
+
+@pytest.mark.parametrize("path", FILES_AROUND, ids=from_root)
+def test_no_file_imports_a_test_module(path):
+    imported = [module for module in imports_of(tree_of(path)) if TEST_MODULE.match(module)]
+    assert not imported, "what several tests use belongs into a module beside tests/models.py"
 
 
 def code_lines(function):

@@ -1,10 +1,7 @@
-"""The learning-rate range test: what it measures, what it suggests, and that it leaves no trace."""
+"""The learning-rate range test: what it measures, what it suggests, when it ends."""
 
 import io
 import math
-import pathlib
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -14,36 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-import kerasopt as ko
-from kerasopt.transfer import LayerwiseLearningRate, LearningRateFinder, Unfreeze
+from kerasopt.transfer import LearningRateFinder
 from kerasopt.transfer._finder_curve import averages, falls, valley
-from tests.models import compiled, small_cnn, stripes
-
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-X, Y = stripes(32)
-RNG = np.random.default_rng(0)
-POINTS = RNG.normal(size=(48, 6)).astype("float32")
-TARGETS = POINTS.sum(axis=1, keepdims=True) + 3.0
-
-
-def dense(optimizer=None, **options):
-    keras.utils.set_random_seed(0)
-    model = keras.Sequential(
-        [
-            keras.Input((6,)),
-            keras.layers.Dense(8, activation="tanh", name="block1_dense"),
-            keras.layers.Dense(8, activation="tanh", name="block2_dense"),
-            keras.layers.Dense(1, name="logits"),
-        ]
-    )
-    options.setdefault("jit_compile", False)
-    model.compile(optimizer or keras.optimizers.SGD(0.1), "mse", **options)
-    return model
-
-
-def finder(**options):
-    return LearningRateFinder(**{"num_steps": 30, "min_rate": 1e-5, "max_rate": 1.0, **options})
-
+from tests.rate_search import POINTS, TARGETS, Everything, dense, finder
 
 # What is measured
 
@@ -77,8 +47,8 @@ def test_the_loss_of_each_batch_is_its_own_and_not_the_mean_over_the_epoch():
     np.testing.assert_allclose(found.losses, expected * 10, rtol=0.02)
 
 
-def test_the_average_is_that_of_fastai():
-    losses, smoothing = RNG.normal(size=40), 0.98
+def test_the_average_is_that_of_fastai(rng):
+    losses, smoothing = rng.normal(size=40), 0.98
     average, expected = 0.0, []
     for count, loss in enumerate(losses, start=1):
         average = smoothing * average + (1 - smoothing) * loss
@@ -147,215 +117,6 @@ def test_a_good_rate_is_suggested_for_a_real_problem():
         losses[factor] = model.fit(POINTS, TARGETS, epochs=10, verbose=0).history["loss"][-1]
     assert losses[1.0] < 0.5 * losses[0.01]
     assert not losses[1.0] > losses[100.0]
-
-
-# Nothing is left
-
-
-HOOKS = {"call", "compute_loss", "train_step", "make_train_function", "make_test_function"}
-
-
-class Everything:
-    """All state of a model and its optimizer."""
-
-    def __init__(self, model):
-        self.optimizer, self.built = model.optimizer, model.optimizer.built
-        self.hooks = HOOKS & set(vars(model))
-        self.settings = model.stop_training, model.steps_per_execution, model.jit_compile
-        self.history = vars(model).get("history")
-        groups = model.variables, model.metrics_variables, model.optimizer.variables
-        self.variables = [list(group) for group in groups]
-        self.values = [[v.numpy() for v in group] for group in groups]
-        self.rate = self.rate_of(model.optimizer)
-        self.config = model.optimizer.get_config()
-
-    @staticmethod
-    def rate_of(optimizer):
-        return vars(getattr(optimizer, "inner_optimizer", optimizer))["_learning_rate"]
-
-    def assert_still(self, model, history=True):
-        now = Everything(model)
-        assert now.optimizer is self.optimizer
-        assert now.rate is self.rate
-        assert now.config == self.config
-        assert now.settings == self.settings
-        assert now.hooks == self.hooks == set()
-        if history:
-            assert now.built == self.built
-            assert now.history is self.history
-        for one, other in zip(self.variables, now.variables, strict=True):
-            # Keras builds metrics with the first batch; those are at their start.
-            assert [id(v) for v in one] == [id(v) for v in other[: len(one)]]
-            assert not any(np.any(v.numpy()) for v in other[len(one) :])
-        for one, other in zip(self.values, now.values, strict=True):
-            for before, after in zip(one, other, strict=False):
-                np.testing.assert_array_equal(before, after)
-
-
-def whole_model(optimizer):
-    """BatchNormalization, dropout and augmentation."""
-    keras.utils.set_random_seed(0)
-    layers = [
-        keras.Input((12, 12, 3)),
-        keras.layers.RandomFlip("horizontal"),
-        keras.layers.RandomBrightness(0.1),
-        keras.layers.Rescaling(1 / 255),
-        keras.layers.Conv2D(4, 3, strides=2, activation="relu"),
-        keras.layers.BatchNormalization(),
-        keras.layers.GlobalAveragePooling2D(),
-        keras.layers.Dropout(0.2, seed=3),
-        keras.layers.Dense(4),
-    ]
-    return compiled(keras.Sequential(layers), optimizer=optimizer, run_eagerly=True)
-
-
-def train(model, *callbacks, epochs=1):
-    return model.fit(
-        X, Y, batch_size=8, shuffle=False, epochs=epochs, verbose=0, callbacks=list(callbacks)
-    )
-
-
-def cosine():
-    return keras.optimizers.AdamW(keras.optimizers.schedules.CosineDecay(0.01, 100))
-
-
-OPTIMIZERS = {
-    "schedule": cosine,
-    "rate": lambda: keras.optimizers.Adam(0.01, use_ema=True),
-    "scaled": lambda: keras.optimizers.LossScaleOptimizer(cosine()),
-}
-
-
-def search(model, how):
-    """Runs a test that diverges, in one of the two ways."""
-    found = finder(num_steps=12, min_rate=1e-3, max_rate=1e3)
-    if how == "call":
-        found.find(model, (X, Y), batch_size=8)
-    else:
-        train(model, found, epochs=3)
-    assert len(found.losses) >= 2
-    return found
-
-
-@pytest.mark.parametrize(
-    ("name", "how", "trained"),
-    [
-        ("schedule", "call", True),
-        pytest.param("rate", "callback", True, marks=pytest.mark.slow),
-        pytest.param("schedule", "callback", False, marks=pytest.mark.slow),
-        pytest.param("rate", "call", False, marks=pytest.mark.slow),
-        pytest.param("scaled", "call", True, marks=pytest.mark.slow),
-        pytest.param("scaled", "callback", True, marks=pytest.mark.slow),
-    ],
-)
-def test_model_and_optimizer_are_as_they_were_and_go_on_so(name, how, trained):
-    model, twin = (whole_model(OPTIMIZERS[name]()) for _ in range(2))
-    for each in (model, twin):
-        if trained:
-            train(each)
-        each.stop_training = True
-    before = Everything(model)
-    assert sum("seed_generator" in v.path for v in model.variables) == 3
-    search(model, how)
-    # A `fit` builds the optimizer before any callback is asked, and leaves its history.
-    if trained or how == "call":
-        before.assert_still(model, history=how == "call")
-    train(model)
-    train(twin)
-    for one, other in zip(model.variables, twin.variables, strict=True):
-        np.testing.assert_array_equal(one.numpy(), other.numpy())
-    assert model.history.history == twin.history.history
-
-
-class Stop(keras.callbacks.Callback):
-    def on_train_batch_end(self, batch, logs=None):
-        if batch == 3:
-            raise KeyboardInterrupt
-
-
-@pytest.mark.parametrize(
-    "use",
-    [
-        lambda model: model(POINTS),
-        lambda model: model.fit(POINTS, TARGETS, epochs=0, verbose=0),
-        *(
-            pytest.param(use, marks=pytest.mark.slow)
-            for use in (
-                lambda model: model.predict(POINTS, verbose=0),
-                lambda model: finder().find(model, (POINTS, TARGETS)),
-                ko.training.settle,
-            )
-        ),
-    ],
-)
-def test_after_an_exception_the_next_use_puts_all_back(use):
-    model = dense(keras.optimizers.Adam(0.01))
-    model.fit(POINTS, TARGETS, batch_size=8, verbose=0)
-    before, moved = Everything(model), model.get_weights()
-    callbacks = [finder(num_steps=20, min_rate=0.1), Stop()]
-    with pytest.raises(KeyboardInterrupt):
-        model.fit(POINTS, TARGETS, batch_size=8, epochs=9, verbose=0, callbacks=callbacks)
-    assert not np.array_equal(model.get_weights()[0], moved[0])
-    use(model)
-    model.history = before.history
-    before.assert_still(model)
-
-
-def test_after_an_exception_in_the_call_all_is_put_back_at_once():
-    model = dense(keras.optimizers.Adam(0.01))
-    before = Everything(model)
-    with pytest.raises(KeyboardInterrupt):
-        finder(min_rate=0.1).find(model, (POINTS, TARGETS), batch_size=8, callbacks=[Stop()])
-    before.assert_still(model)
-    with pytest.raises(ValueError, match=r"[Ii]ncompatible|expected"):
-        finder().find(model, (POINTS[:, :3], TARGETS))  # fails before any callback is asked
-    before.assert_still(model)
-
-
-class Lazy(keras.Model):
-    """Builds its layers when it is called."""
-
-    def __init__(self):
-        super().__init__()
-        self.parts = [keras.layers.Dense(4), keras.layers.BatchNormalization()]
-        self.out = keras.layers.Dense(1)
-
-    def call(self, x, training=None):
-        for part in self.parts:
-            x = part(x, training=training) if "norm" in part.name else part(x)
-        return self.out(x)
-
-
-def unbuilt():
-    return keras.Sequential([keras.layers.BatchNormalization(), keras.layers.Dense(1)])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("make", [unbuilt, Lazy])
-@pytest.mark.parametrize("how", ["call", "callback"])
-def test_a_model_that_is_not_built_yet_keeps_its_first_weights(make, how):
-    def build():
-        keras.utils.set_random_seed(3)
-        model = make()
-        model.compile("adam", "mse", metrics=["mae"], jit_compile=False)
-        return model
-
-    model, twin = build(), build()
-    found = finder(max_rate=100.0)
-    if how == "call":
-        found.find(model, (POINTS, TARGETS))
-        assert not model.optimizer.built
-    else:
-        model.fit(POINTS, TARGETS, epochs=30, verbose=0, callbacks=[found])
-    assert not any(np.any(v.numpy()) for v in model.metrics_variables)
-    keras.utils.set_random_seed(3)
-    twin(POINTS)
-    for one, other in zip(model.get_weights(), twin.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
-    for each in (model, twin):
-        each.fit(POINTS, TARGETS, shuffle=False, verbose=0)
-    for one, other in zip(model.get_weights(), twin.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
 
 
 # When it ends
@@ -463,68 +224,6 @@ def test_a_fit_of_unknown_length_that_is_over_early():
         np.testing.assert_array_equal(value, variable.numpy())
 
 
-# With others
-
-
-@pytest.mark.parametrize("first", [True, pytest.param(False, marks=pytest.mark.slow)])
-def test_with_layerwise_rates_each_layer_has_its_own(first):
-    options = {"min_rate": 1e-3, "max_rate": 0.01, "num_steps": 10}
-
-    class Moved(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            self.weights = [w.numpy() for w in self.model.weights]
-            self.rates = float(self.model.optimizer.learning_rate)
-
-    def run(*callbacks):
-        model, moved, found = dense(), Moved(), LearningRateFinder(**options)
-        order = [found, *callbacks] if first else [*callbacks, found]
-        model.fit(POINTS, TARGETS, epochs=5, shuffle=False, verbose=0, callbacks=[*order, moved])
-        assert not {"update_step", "_apply_weight_decay"} & set(vars(model.optimizer))
-        return model, moved
-
-    model, moved = run(LayerwiseLearningRate(lr_factors={"block1": 0.0, "block2": 0.5}))
-    start = model.get_weights()
-    assert moved.rates == pytest.approx(0.01)
-    np.testing.assert_array_equal(moved.weights[0], start[0])
-    assert np.abs(moved.weights[2] - start[2]).max() > 0
-    _, plain = run()
-    assert np.abs(plain.weights[0] - start[0]).max() > 0
-
-
-@pytest.mark.slow
-def test_the_call_with_other_callbacks():
-    model = compiled(small_cnn(), jit_compile=False)
-    before = Everything(model)
-    callbacks = [Unfreeze({0: "all"}), ko.augmentation.MixUp(seed=0), LayerwiseLearningRate(0.5)]
-    found = finder(num_steps=20, max_rate=0.1).find(model, (X, Y), callbacks=callbacks)
-    assert len(found.losses) == 20
-    before.assert_still(model)
-
-
-@pytest.mark.slow
-def test_mixed_precision():
-    keras.config.set_dtype_policy("mixed_float16")
-    try:
-        model = compiled(small_cnn())
-    finally:
-        keras.config.set_dtype_policy("float32")
-    before = Everything(model)
-    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
-    found = LearningRateFinder(num_steps=50).find(model, (X, Y))
-    assert len(found.losses) > 20
-    before.assert_still(model)
-
-
-@pytest.mark.slow
-def test_steps_per_execution():
-    model = dense(steps_per_execution=2)
-    with pytest.raises(ValueError, match=r"`steps_per_execution` must be 1.*=2.*find"):
-        model.fit(POINTS, TARGETS, epochs=30, verbose=0, callbacks=[finder()])
-    found = finder().find(model, (POINTS, TARGETS))
-    assert len(found.losses) == 30
-    assert model.steps_per_execution == 2
-
-
 def test_what_cannot_be():
     model = dense()
     with pytest.raises(ValueError, match=r"at most the 4 steps.*num_steps=30. Plan epochs=15"):
@@ -586,34 +285,3 @@ def test_verbose_and_plot(capsys):
     assert pixels.std() > 10
     finder(verbose=1, max_rate=2e-5).find(dense(), (POINTS, TARGETS))
     assert "LearningRateFinder: none. The loss must fall" in capsys.readouterr().out
-
-
-_REPLICAS = """
-import keras, numpy as np, tensorflow as tf
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from tests.test_finder import X, Y, Everything, finder
-from tests.models import compiled, small_cnn
-with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
-    model = compiled(small_cnn())
-model.fit(X, Y, batch_size=8, verbose=0)
-before = Everything(model)
-found = finder(num_steps=12, min_rate=1e-3, max_rate=1e3).find(model, (X, Y), batch_size=8)
-assert len(found.losses) > 4
-before.assert_still(model)
-print("as it was")
-"""
-
-
-@pytest.mark.slow
-def test_two_replicas():
-    """Two logical devices have to be there before TensorFlow starts: a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-c", _REPLICAS],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert "as it was" in done.stdout, done.stderr[-3000:]

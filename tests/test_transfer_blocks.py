@@ -5,13 +5,25 @@ import pytest
 
 from kerasopt.transfer import blocks, build_classifier, split_layers
 from kerasopt.transfer._graph import bottlenecks
-from tests.test_transfer_classifier import check_partition, tiny_maps
+from tests.backbones import headed, tiny_maps
 
 layers = keras.layers
 
 
 def described(model):
     return [(block.name, [layer.name for layer in block.layers]) for block in blocks(model)]
+
+
+def check_partition(model):
+    base, head = split_layers(model)
+    grouped = [layer for block in blocks(model) for layer in block.layers]
+    assert [id(layer) for layer in grouped] == [id(layer) for layer in base]
+    assert all(any(layer.weights for layer in block.layers) for block in blocks(model))
+    names = [block.name for block in blocks(model)]
+    assert len(set(names)) == len(names)
+    weights = {id(w) for layer in base + head for w in layer.weights}
+    assert weights == {id(w) for w in model.weights}
+    return names
 
 
 def classifier(image, x):
@@ -110,3 +122,36 @@ def test_every_block_prints_with_its_name_and_size():
     for block, row in zip(blocks(model), rows, strict=True):
         assert row.split()[:3] == [block.name, str(len(block.layers)), str(block.num_parameters)]
     assert split_layers(model)[0][0] is blocks(model)[0].layers[0]
+
+
+def test_blocks_of_a_model_without_telling_names_are_its_resolutions():
+    image = keras.Input((16, 16, 3))
+    x = layers.Conv2D(2, 3, padding="same")(image)
+    for filters in (3, 4):
+        main = layers.Conv2D(filters, 3, strides=2, padding="same")(x)
+        main = layers.Conv2D(filters, 3, padding="same")(main)
+        short = layers.Conv2D(filters, 1, strides=2, padding="same")(x)
+        x = layers.ReLU()(layers.Add()([main, short]))
+    x = layers.Dense(2)(layers.Flatten()(x))
+    model = keras.Model(image, x)
+    assert check_partition(model) == ["stage1", "stage2", "stage3"]
+    assert [sum(bool(layer.weights) for layer in b.layers) for b in blocks(model)] == [1, 3, 3]
+
+
+def test_split_of_a_model_without_pooling_takes_the_last_weights():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3), layers.Dense(2)])
+    base, head = split_layers(model)
+    assert [layer.units for layer in base + head] == [3, 2]
+    with pytest.raises(ValueError, match="must be built and have a layer with weights"):
+        split_layers(keras.Sequential([layers.Dense(2)]))
+
+
+def test_blocks_print_as_a_table():
+    model = build_classifier(headed(), 3)
+    model.get_layer("stem_conv").trainable = False
+    model.get_layer("block1_excite").trainable = False
+    text = str(blocks(model)).splitlines()
+    assert text[0].split() == ["block", "layers", "parameters", "trainable"]
+    assert text[1].split() == ["stem", "2", str(4 * 27 + 4 + 4 * 4), "partly"]
+    assert text[2].split() == ["block1", "3", str(4 * 4 + 4), "no"]
+    assert text[3].split() == ["block2", "2", str(6 * 36 + 6), "yes"]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from kerasopt.transfer import blocks, build_classifier, split_layers
-from tests.test_transfer_classifier import tiny_maps
+from tests.backbones import tiny_maps
 
 layers = keras.layers
 
