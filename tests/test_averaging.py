@@ -162,6 +162,26 @@ def test_statistics_are_those_of_the_data():
     assert not any("call" in vars(norm) for norm in norms(model))
 
 
+def test_data_sorted_by_class():
+    x, y = stripes(96)
+    order = np.argsort(y, kind="stable")
+    x, y = x[order], y[order]
+    mixed, sorted_, again = small_cnn(), small_cnn(), small_cnn()
+    for model in (sorted_, again):
+        model.set_weights(mixed.get_weights())
+    recalibrate_batch_norm(mixed, (x, y), batch_size=8)  # arrays are shuffled
+    pipeline = [(x[i : i + 8], np.eye(4)[y[i : i + 8]]) for i in range(0, 96, 8)]
+    with pytest.warns(UserWarning, match="hold one class each"):
+        recalibrate_batch_norm(sorted_, pipeline)
+    recalibrate_batch_norm(again, [(x, y)])  # the whole data as one batch is what is wanted
+    wanted = norms(again)[1].moving_variance.numpy()
+    off = [
+        np.abs(norms(model)[1].moving_variance.numpy() / wanted - 1).max()
+        for model in (mixed, sorted_)
+    ]
+    assert off[0] < off[1]
+
+
 def test_flags_filter_and_limits_of_recalibration():
     model, (x, y) = small_cnn(), stripes(32)
     norms(model)[0].trainable = False

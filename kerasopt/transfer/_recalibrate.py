@@ -1,13 +1,14 @@
 """New BatchNormalization statistics for weights that were averaged, pruned or frozen in place."""
 
 import itertools
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from kerasopt._backend import tf
-from kerasopt._data import batches
+from kerasopt._data import batches, class_indices
 from kerasopt._layer_filter import LayerFilter, select_layers, walk_layers
 from kerasopt._validation import check_int
 from kerasopt.training import settle
@@ -33,6 +34,10 @@ def recalibrate_batch_norm(
 
     which are the exact statistics of the data where all batches are of one size and the layers
     before do not depend on the batch. All other weights stay as they are, bit for bit.
+
+    Each batch must be a fair sample of the data, for it is normalized by itself. Arrays are
+    shuffled here; a pipeline must come shuffled, and a warning says so when its labels show that
+    each batch holds a single class.
 
     Args:
         model: a built Keras model.
@@ -68,17 +73,19 @@ def recalibrate_batch_norm(
         check_int("num_batches", num_batches, low=1)
     settle(model)
     norms = _find(model, layers)
-    stream = batches(data, name="data", batch_size=batch_size)
+    stream = batches(_shuffled(data), name="data", batch_size=batch_size)
     sums = [[0.0, 0.0] for _ in norms]
     count = 0
+    classes: list[set[int]] = []
     before = Flags(model)
     momenta = [norm.momentum for norm in norms]
     values = [(norm.moving_mean.numpy(), norm.moving_variance.numpy()) for norm in norms]
     undo = [_use_batch_statistics(norm) for norm in norms]
     try:
         forward = tf.function(lambda x: model(x, training=False), reduce_retracing=True)
-        for x, _ in itertools.islice(stream, num_batches):
+        for x, y in itertools.islice(stream, num_batches):
             forward(tf.convert_to_tensor(x))
+            classes.append(_classes(y))
             count += 1
             for total, norm in zip(sums, norms, strict=True):
                 mean = norm.moving_mean.numpy().astype("float64")
@@ -93,7 +100,37 @@ def recalibrate_batch_norm(
             norm.momentum = momentum
             norm.moving_mean.assign(mean)
             norm.moving_variance.assign(variance)
+    if _sorted_by_class(classes):
+        warnings.warn(
+            "The batches of `data` hold one class each, so the statistics are those of single "
+            "classes. Shuffle the data and call recalibrate_batch_norm again.",
+            stacklevel=2,
+        )
     return len(norms)
+
+
+def _shuffled(data: Any) -> Any:
+    """Returns arrays in another order, always the same one; other data as it is."""
+    parts = data if isinstance(data, tuple) else (data,)
+    if not all(isinstance(part, np.ndarray) or tf.is_tensor(part) for part in parts):
+        return data
+    if len({len(part) for part in parts}) > 1:
+        return data  # which is an error that `batches` explains
+    order = np.random.default_rng(0).permutation(len(parts[0]))
+    mixed = tuple(np.asarray(part)[order] for part in parts)
+    return mixed if isinstance(data, tuple) else mixed[0]
+
+
+def _classes(labels: np.ndarray | None) -> set[int]:
+    one_hot = labels is not None and labels.ndim == 2 and labels.shape[-1] > 1
+    if labels is None or not (one_hot or labels.size == len(labels)):
+        return set()
+    return set(class_indices(labels).tolist())
+
+
+def _sorted_by_class(classes: list[set[int]]) -> bool:
+    single = sum(len(batch) == 1 for batch in classes)
+    return len(classes) > 2 and single > len(classes) / 2 and len(set().union(*classes)) > 1
 
 
 def _find(model: Any, layers: LayerFilter) -> list[Any]:
