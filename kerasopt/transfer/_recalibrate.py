@@ -35,6 +35,9 @@ def recalibrate_batch_norm(
     which are the exact statistics of the data where all batches are of one size and the layers
     before do not depend on the batch. All other weights stay as they are, bit for bit.
 
+    It is for weights that were trained on batch statistics. A model that was fine-tuned with frozen
+    statistics relies on those it has, and loses accuracy with others.
+
     Each batch must be a fair sample of the data, for it is normalized by itself. Arrays are
     shuffled here; a pipeline must come shuffled, and a warning says so when its labels show that
     each batch holds a single class.
