@@ -1,6 +1,7 @@
 """Fine-tuning on flowers17, measured: kerasopt's recipe beside the Keras guide's, in equal time.
 
     python benchmarks/transfer.py [SEED ...]
+    python benchmarks/transfer.py --figure
 
 Every arm gets the same photos (per class 40 to train, 20 to validate, 20 to test, drawn by the
 seed), backbone (EfficientNet-Lite0, ImageNet weights) and augmentation. `fine_tune` runs ten
@@ -154,8 +155,38 @@ def guide(model: Any, train: Any, validation: Any, clock: Any) -> None:
     fit(1e-5)
 
 
+def draw() -> None:
+    """Draws test accuracy over processor minutes, a line for each run, for the docs."""
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    from matplotlib import pyplot as plt
+
+    runs = json.loads((RESULTS / "transfer.json").read_text())["figures"]["runs"]
+    names = {
+        "fine_tune": ("fine_tune", "#0b6e4f"),
+        "probe_then_fine_tune": ("linear_probe, then fine_tune", "#d1495b"),
+        "keras_guide": ("two fits, as in the Keras guide", "#6c757d"),
+    }
+    figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
+    for arm, (label, color) in names.items():
+        for number, run in enumerate(runs[arm].values()):
+            minutes = [point["processor_minutes"] for point in run["curve"]]
+            accuracy = [100 * point["test_accuracy"] for point in run["curve"]]
+            shown = label if number == 0 else None
+            axes.plot(minutes, accuracy, color=color, label=shown, alpha=0.85, linewidth=1.6)
+    axes.set(xlabel="processor minutes", ylabel="test accuracy in %", ylim=(80, 98), xlim=(0, None))
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="lower right")
+    figure.savefig(RESULTS.parents[1] / "docs" / "images" / "fine_tune.png", dpi=150)
+
+
 def main() -> None:
     """Measures what is not in the results yet, one process an arm and seed."""
+    if sys.argv[1:2] == ["--figure"]:
+        draw()
+        return
     if sys.argv[1:2] == ["--one"]:
         arm, seed, budget, out = sys.argv[2:6]
         figures = run(arm, int(seed), float(budget) or None)
