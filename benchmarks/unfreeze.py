@@ -3,18 +3,19 @@
     python benchmarks/unfreeze.py
 
 MobileNetV2 0.35 at 96x96, batch 32, Adam. One `fit` opens the last six blocks and then everything;
-beside it, models that are frozen so from the start, without any callback. The steps of all are
-taken in turn, a few of each at a time, and medians are compared. Writes `results/unfreeze.json`:
+beside it, a `fit` for each of these states on a model that is frozen so from the start. All take
+turns batch by batch, and medians of the same batches are compared. Writes `results/unfreeze.json`:
 bar 1.03. The seconds of the switch itself are those of the first step behind it, with its trace.
 """
 
 import statistics
-import time
+import threading
 from typing import Any
 
 import keras
 import numpy as np
 from _record import record
+from pruning import Turns, stopwatch
 
 import kerasopt as ko
 
@@ -45,43 +46,6 @@ def freeze(model: Any, stage: str) -> None:
             layer.trainable = index >= len(grouped) - opened and not norm
 
 
-class Steps(keras.callbacks.Callback):
-    """Seconds of each step; beside each one of ours, one of the plain model."""
-
-    def __init__(self, plain: dict[str, Any], x: Any, y: Any, per_stage: int) -> None:
-        super().__init__()
-        self.plain, self.x, self.y, self.per_stage = plain, x, y, per_stage
-        self.ours: dict[str, list[float]] = {stage: [] for stage in STAGES}
-        self.theirs: dict[str, list[float]] = {stage: [] for stage in STAGES}
-        self.count = 0
-        self.begun = 0.0
-
-    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
-        self.begun = time.perf_counter()
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
-        stage = STAGES[min(self.count // self.per_stage, 2)]
-        self.ours[stage].append(time.perf_counter() - self.begun)
-        self.count += 1
-        begun = time.perf_counter()
-        self.plain[stage](self.x, self.y)
-        self.theirs[stage].append(time.perf_counter() - begun)
-
-
-def plain_step(stage: str) -> Any:
-    """Returns one step of `fit` on a model frozen by hand before it was compiled."""
-    model = classifier()
-    freeze(model, stage)
-
-    def step(x: Any, y: Any) -> None:
-        iterator = iter(data(x, y, 1))
-        model.train_function(iterator)
-
-    x, y = batch()
-    model.fit(data(x, y, 3), verbose=0)
-    return step
-
-
 def batch() -> tuple[Any, Any]:
     """One batch of random photos."""
     rng = np.random.default_rng(0)
@@ -98,20 +62,39 @@ def data(x: Any, y: Any, count: int) -> Any:
 def main() -> None:
     """Measures and writes the results."""
     x, y = batch()
-    plain = {stage: plain_step(stage) for stage in STAGES}
     per_stage = ROUNDS * STEPS
-    steps = Steps(plain, x, y, per_stage)
-    unfreeze = ko.transfer.Unfreeze({1: 6, 2: "all"})
-    classifier().fit(data(x, y, per_stage), epochs=3, verbose=0, callbacks=[unfreeze, steps])
+    turns = Turns(1 + len(STAGES))
+    times: list[list[float]] = [[] for _ in range(1 + len(STAGES))]
+
+    def train(index: int) -> None:
+        turns.wait(index)
+        model = classifier()
+        callbacks = [ko.transfer.Unfreeze({1: 6, 2: "all"})] if index == 0 else []
+        if index:
+            freeze(model, STAGES[index - 1])
+        turns.next()
+        opened, closed = stopwatch(keras.callbacks.Callback, turns, index, times[index])
+        try:
+            model.fit(
+                data(x, y, per_stage), epochs=3, verbose=0, callbacks=[opened, *callbacks, closed]
+            )
+        finally:
+            turns.next(leaving=index)
+
+    threads = [threading.Thread(target=train, args=(index,)) for index in range(len(times))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     figures: dict[str, Any] = {"bar": 1.03}
-    for stage in STAGES:
-        ours = statistics.median(steps.ours[stage][3:])
-        theirs = statistics.median(steps.theirs[stage][3:])
+    for number, stage in enumerate(STAGES):
+        steps = slice(number * per_stage + 3, (number + 1) * per_stage)
+        ours, theirs = (statistics.median(row[steps]) for row in (times[0], times[number + 1]))
         figures[stage] = {
             "milliseconds": round(1000 * ours, 2),
             "compiled_so_milliseconds": round(1000 * theirs, 2),
             "ratio": round(ours / theirs, 3),
-            "first_step_seconds": round(steps.ours[stage][0], 2),
+            "first_step_seconds": round(times[0][number * per_stage], 2),
         }
     record("unfreeze", figures)
 
