@@ -10,7 +10,9 @@ from kerasopt._backend import keras, tf
 Batch = tuple[np.ndarray, np.ndarray | None]
 
 
-def batches(data: Any, *, name: str, batch_size: int = 32) -> Iterator[Batch]:
+def batches(
+    data: Any, *, name: str, batch_size: int = 32, shuffle: bool = False
+) -> Iterator[Batch]:
     """Yields `(x, y)` batches as arrays; `y` is `None` where the data has no labels.
 
     Args:
@@ -18,13 +20,14 @@ def batches(data: Any, *, name: str, batch_size: int = 32) -> Iterator[Batch]:
             `keras.utils.PyDataset`, or an iterable of batches `x` or `(x, y)`.
         name: the argument's name, for errors.
         batch_size: used for arrays.
+        shuffle: whether arrays come in another order, always the same one.
 
     Raises:
         TypeError: the data is none of these.
         ValueError: it is empty, or `x` and `y` differ in length.
     """
     empty = True
-    for batch in _stream(data, name, batch_size):
+    for batch in _stream(data, name, batch_size, shuffle):
         parts = batch if isinstance(batch, tuple | list) else (batch,)
         x = np.asarray(parts[0])
         y = np.asarray(parts[1]) if len(parts) > 1 and parts[1] is not None else None
@@ -38,13 +41,13 @@ def batches(data: Any, *, name: str, batch_size: int = 32) -> Iterator[Batch]:
         raise ValueError(f"`{name}` must hold at least one example. Received: no data.")
 
 
-def _stream(data: Any, name: str, batch_size: int) -> Iterator[Any]:
+def _stream(data: Any, name: str, batch_size: int, shuffle: bool) -> Iterator[Any]:
     if isinstance(data, tf.data.Dataset):
         yield from data.as_numpy_iterator()
     elif isinstance(data, keras.utils.PyDataset):
         yield from (data[index] for index in range(len(data)))
     elif _is_array(data):
-        yield from _slices((data,), batch_size)
+        yield from _slices((data,), batch_size, shuffle)
     elif (
         isinstance(data, tuple)
         and len(data) in (2, 3)
@@ -55,7 +58,7 @@ def _stream(data: Any, name: str, batch_size: int) -> Iterator[Any]:
                 f"`{name}` must hold as many labels as inputs. "
                 f"Received: {len(data[0])} and {len(data[1])}."
             )
-        yield from _slices(data[:2], batch_size)
+        yield from _slices(data[:2], batch_size, shuffle)
     elif hasattr(data, "__iter__") and not isinstance(data, str | bytes | dict):
         yield from data
     else:
@@ -69,7 +72,10 @@ def _is_array(value: Any) -> bool:
     return isinstance(value, np.ndarray) or tf.is_tensor(value)
 
 
-def _slices(arrays: tuple[Any, ...], batch_size: int) -> Iterator[Any]:
+def _slices(arrays: tuple[Any, ...], batch_size: int, shuffle: bool) -> Iterator[Any]:
+    if shuffle:
+        order = np.random.default_rng(0).permutation(len(arrays[0]))
+        arrays = tuple(np.asarray(array)[order] for array in arrays)
     for start in range(0, len(arrays[0]), batch_size):
         yield tuple(np.asarray(array[start : start + batch_size]) for array in arrays)
 

@@ -161,10 +161,10 @@ def test_images_that_were_scaled_before_are_noticed(scale, recwarn):
     model = build_classifier("MobileNetV2", 2, input_shape=(32, 32, 3), weights=None)
     x = np.random.default_rng(0).uniform(0, scale, (4, 32, 32, 3)).astype("float32")
     data = tf.data.Dataset.from_tensor_slices((x, [0, 1, 0, 1])).batch(4)
-    warn_if_scaled(model, data, name="train")
+    warn_if_scaled(model, lambda: next(iter(data)), name="train")
     plain = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Flatten()])
-    warn_if_scaled(plain, data, name="train")  # takes pixels as they come
-    warn_if_scaled(model, iter([(x, None)]), name="train")  # can be read only once
+    warn_if_scaled(plain, lambda: next(iter(data)), name="train")  # takes pixels as they come
+    warn_if_scaled(model, lambda: None, name="train")  # can be read only once
     told = [str(warning.message) for warning in recwarn.list]
     assert len(told) == (1 if scale == 1.0 else 0)
     assert all("'preprocess" in text and "scaled twice" in text for text in told)

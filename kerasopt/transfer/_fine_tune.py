@@ -1,12 +1,13 @@
 """The recipe of fine-tuning: head first, then gradual unfreezing with a rate for each layer."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from kerasopt._backend import keras
-from kerasopt._data import batches
+from kerasopt._data import Batch, batches
 from kerasopt._validation import check_int, check_number
 from kerasopt.transfer._blocks import blocks
 from kerasopt.transfer._layerwise import LayerwiseLearningRate
@@ -160,20 +161,25 @@ def fine_tune(
         batch_norm=batch_norm,
         verbose=int(bool(verbose)),
     )
+    first_batch = functools.cache(lambda: _first_batch(train))
     if not model.compiled:
-        _compile(model, train, base_learning_rate, weight_decay)
-    warn_if_scaled(model, train, name="train")
+        _compile(model, train, first_batch(), base_learning_rate, weight_decay)
+    warn_if_scaled(model, first_batch, name="train")
     arguments = _fit_arguments(train, validation, batch_size)
     return model.fit(epochs=epochs, callbacks=[*recipe, *callbacks], verbose=verbose, **arguments)
 
 
-def _compile(model: Any, train: Any, rate: float, weight_decay: float) -> None:
-    if hasattr(train, "__next__"):
+def _first_batch(train: Any) -> Batch | None:
+    return None if hasattr(train, "__next__") else next(batches(train, name="train"))
+
+
+def _compile(model: Any, train: Any, batch: Batch | None, rate: float, weight_decay: float) -> None:
+    if batch is None:
         raise TypeError(
             "`train` must be data that can be read twice when the model is not compiled, to see "
             f"its labels. Received: train of type {type(train).__name__}. Compile the model first."
         )
-    _, labels = next(batches(train, name="train"))
+    _, labels = batch
     if labels is None:
         raise ValueError(
             "`train` must hold labels: (x, y) arrays or batches of (x, y). Received: images alone."

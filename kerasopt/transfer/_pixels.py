@@ -1,31 +1,30 @@
 """A look at the first batch: pixels that were scaled before, for a model that scales itself."""
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from kerasopt._backend import keras
-from kerasopt._data import batches
 from kerasopt._layer_filter import walk_layers
 from kerasopt.transfer._preprocessing import Preprocess
 
 
-def warn_if_scaled(model: Any, data: Any, *, name: str) -> None:
+def warn_if_scaled(model: Any, first_batch: Callable[[], Any], *, name: str) -> None:
     """Warns when images that seem scaled go into a model that scales raw pixels itself.
-
-    Looks at one batch, and at nothing that can be read only once.
 
     Args:
         model: a built model.
-        data: what `fit` is given.
+        first_batch: gives the first `(x, y)`, or `None` for data that can be read only once;
+            asked only when the model scales.
         name: the argument that holds the data, for the message.
     """
     scaling = _scaling_layer(model)
-    if scaling is None or hasattr(data, "__next__"):
+    batch = None if scaling is None else first_batch()
+    if batch is None:
         return
-    images, _ = next(batches(data, name=name))
-    images = np.asarray(images, "float32")
+    images = np.asarray(batch[0], "float32")
     if images.ndim == 4 and images.size and images.max() <= 1.0 and images.max() > images.min():
         warnings.warn(
             f"The model scales raw pixels (0 to 255) itself, in its layer {scaling!r}, but the "

@@ -76,7 +76,7 @@ def recalibrate_batch_norm(
         check_int("num_batches", num_batches, low=1)
     settle(model)
     norms = _find(model, layers)
-    stream = batches(_shuffled(data), name="data", batch_size=batch_size)
+    stream = batches(data, name="data", batch_size=batch_size, shuffle=True)
     sums = [[0.0, 0.0] for _ in norms]
     count = 0
     classes: list[set[int]] = []
@@ -110,18 +110,6 @@ def recalibrate_batch_norm(
             stacklevel=2,
         )
     return len(norms)
-
-
-def _shuffled(data: Any) -> Any:
-    """Returns arrays in another order, always the same one; other data as it is."""
-    parts = data if isinstance(data, tuple) else (data,)
-    if not all(isinstance(part, np.ndarray) or tf.is_tensor(part) for part in parts):
-        return data
-    if len({len(part) for part in parts}) > 1:
-        return data  # which is an error that `batches` explains
-    order = np.random.default_rng(0).permutation(len(parts[0]))
-    mixed = tuple(np.asarray(part)[order] for part in parts)
-    return mixed if isinstance(data, tuple) else mixed[0]
 
 
 def _classes(labels: np.ndarray | None) -> set[int]:
