@@ -1,9 +1,5 @@
 """The learning-rate range test leaves no trace, alone and with others."""
 
-import pathlib
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -11,9 +7,8 @@ import pytest
 import kerasopt as ko
 from kerasopt.transfer import LayerwiseLearningRate, LearningRateFinder, Unfreeze
 from tests.models import compiled, small_cnn
+from tests.processes import run_alone
 from tests.rate_search import POINTS, TARGETS, Everything, X, Y, dense, finder
-
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def whole_model(optimizer):
@@ -264,12 +259,5 @@ print("as it was")
 @pytest.mark.slow
 def test_two_replicas():
     """Two logical devices have to be there before TensorFlow starts: a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-c", _REPLICAS],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    done = run_alone(_REPLICAS)
     assert "as it was" in done.stdout, done.stderr[-3000:]

@@ -1,9 +1,6 @@
 """MixUp and CutMix in `fit`: every mode, their moments, what is left of them."""
 
 import functools
-import pathlib
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -13,8 +10,7 @@ import tensorflow as tf
 import kerasopt as ko
 from kerasopt.augmentation import CutMix, MixUp
 from tests.models import compiled, small_cnn, stripes
-
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+from tests.processes import run_alone
 
 
 def tiny():
@@ -201,9 +197,7 @@ assert np.isfinite(history.history["loss"]).all()
 @pytest.mark.slow
 def test_several_replicas():
     """Two logical devices have to be there before TensorFlow starts: a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-c", _REPLICAS], capture_output=True, text=True, cwd=ROOT, timeout=300
-    )
+    done = run_alone(_REPLICAS)
     assert done.returncode == 0, done.stderr[-2000:]
 
 

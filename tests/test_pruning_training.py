@@ -1,8 +1,5 @@
 """Zeros hold in every kind of training: optimizers, precision, replicas, schedules."""
 
-import pathlib
-import subprocess
-import sys
 import warnings
 
 import keras
@@ -19,10 +16,8 @@ from kerasopt.pruning import (
     keep_masks,
 )
 from kerasopt.pruning._schedules import tfmot_schedules
+from tests.processes import run_alone
 from tests.pruned import Watch, assert_pruned, fit, share, tiny
-
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-
 
 # Optimizers and precision
 
@@ -137,9 +132,7 @@ for scope in ("layer", "global"):
 @pytest.mark.slow
 def test_several_replicas():
     """Two logical devices have to be there before TensorFlow starts: a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-c", _REPLICAS], capture_output=True, text=True, cwd=ROOT, timeout=300
-    )
+    done = run_alone(_REPLICAS)
     assert done.returncode == 0, done.stderr[-2000:]
 
 

@@ -1,8 +1,5 @@
 """What unfreezing does to the optimizer: slots kept, new ones clean, counts and averages right."""
 
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -11,6 +8,7 @@ import tensorflow as tf
 from kerasopt.training import count_steps, is_untouched
 from kerasopt.transfer import Freeze, GradualUnfreeze, Unfreeze, blocks, build_classifier
 from tests.models import compiled, small_cnn, stripes
+from tests.processes import run_alone
 
 OPTIMIZERS = {
     "SGD": {"momentum": 0.9, "weight_decay": 0.01},
@@ -282,7 +280,5 @@ print("equal")
 
 @pytest.mark.slow
 def test_mirrored_strategy():
-    done = subprocess.run(
-        [sys.executable, "-c", MIRRORED], capture_output=True, text=True, timeout=300, check=False
-    )
+    done = run_alone(MIRRORED)
     assert done.stdout.strip().endswith("equal"), done.stderr[-3000:]

@@ -1,16 +1,12 @@
 """Rates and step counts of single variables, against optimizers that have them for everything."""
 
-import pathlib
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
 
 from kerasopt.training import TrainingCallback, count_steps
+from tests.processes import run_alone
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 RATE = 0.03
 FACTOR = 0.3
 STEPS = 3
@@ -328,12 +324,5 @@ print("same on both replicas")
 @pytest.mark.slow
 def test_two_replicas():
     """Two logical devices have to be there before TensorFlow starts: a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-c", MIRRORED],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    done = run_alone(MIRRORED, timeout=600)
     assert "same on both replicas" in done.stdout, done.stderr[-3000:]
