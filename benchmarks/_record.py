@@ -19,8 +19,13 @@ def record(name: str, figures: dict[str, Any]) -> None:
     print(json.dumps(content, indent=2))
 
 
+def recorded(name: str) -> dict[str, Any]:
+    """Returns the figures in `results/NAME.json`, empty when there are none yet."""
+    path = RESULTS / f"{name}.json"
+    figures: dict[str, Any] = json.loads(path.read_text())["figures"] if path.exists() else {}
+    return figures
+
+
 def record_part(name: str, part: str, figures: dict[str, Any]) -> None:
     """Writes one part of `results/NAME.json`; the other parts stay as they are."""
-    path = RESULTS / f"{name}.json"
-    known = json.loads(path.read_text())["figures"] if path.exists() else {}
-    record(name, {**known, part: figures})
+    record(name, {**recorded(name), part: figures})

@@ -9,9 +9,8 @@ so that what else the machine does hits all alike, and writes the medians as `st
 
 import os
 import statistics
-import threading
-import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -20,52 +19,12 @@ import keras
 import numpy as np
 import tf_keras
 from _record import record_part
+from _turns import Training, fit_in_turns
 
 import kerasopt as ko
 from kerasopt.pruning._schedules import tfmot_schedules
 
 BATCH, STEPS, WARM_UP = 32, 160, 10
-
-
-class Turns:
-    """Lets several trainings run one batch after the other, each in a thread of its own."""
-
-    def __init__(self, count: int) -> None:
-        self._turn, self._count = 0, count
-        self._active = set(range(count))
-        self._changed = threading.Condition()
-
-    def wait(self, index: int) -> None:
-        """Returns when it is this training's turn."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._turn == index)
-
-    def next(self, *, leaving: int | None = None) -> None:
-        """Passes the turn on."""
-        with self._changed:
-            self._active.discard(-1 if leaving is None else leaving)
-            for _ in range(self._count):
-                self._turn = (self._turn + 1) % self._count
-                if self._turn in self._active:
-                    break
-            self._changed.notify_all()
-
-
-def stopwatch(base: Any, turns: Turns, index: int, times: list[float]) -> tuple[Any, Any]:
-    """Returns a callback that opens a batch, before all others, and one that closes it."""
-
-    class Open(base):
-        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
-            turns.wait(index)
-            times.append(-time.perf_counter())
-
-    class Close(base):
-        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
-            float(logs["loss"])
-            times[-1] += time.perf_counter()
-            turns.next()
-
-    return Open(), Close()
 
 
 def mobilenet(host: Any, **options: Any) -> Any:
@@ -103,34 +62,14 @@ def step() -> dict[str, Any]:
     rng = np.random.default_rng(0)
     x = rng.uniform(-1, 1, (BATCH * STEPS, 96, 96, 3)).astype("float32")
     y = rng.integers(0, 17, BATCH * STEPS)
-    turns = Turns(len(settings))
-    times: dict[str, list[float]] = {name: [] for name in settings}
-    failures: list[BaseException] = []
+    data = {"x": x, "y": y, "batch_size": BATCH, "shuffle": False}
 
-    def train(index: int, name: str) -> None:
+    def training(name: str) -> Training:
         host, options, callbacks = settings[name]
-        turns.wait(index)
         model = mobilenet(host, **options)
-        turns.next()
-        opened, closed = stopwatch(host.callbacks.Callback, turns, index, times[name])
-        try:
-            data = {"x": x, "y": y, "batch_size": BATCH, "shuffle": False, "verbose": 0}
-            model.fit(**data, callbacks=[opened, *callbacks(), closed])
-        except BaseException as error:
-            failures.append(error)
-            raise
-        finally:
-            turns.next(leaving=index)
+        return Training(host.callbacks.Callback, model, data, callbacks())
 
-    threads = [
-        threading.Thread(target=train, args=item, daemon=True) for item in enumerate(settings)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]
+    times = dict(zip(settings, fit_in_turns([partial(training, n) for n in settings]), strict=True))
     kept = {name: [1e3 * seconds for seconds in row[WARM_UP:]] for name, row in times.items()}
     medians = {name: statistics.median(row) for name, row in kept.items()}
     means = {name: statistics.fmean(sorted(row)[: -len(row) // 20]) for name, row in kept.items()}

@@ -11,7 +11,6 @@ and rate. Each training goes into `results/pruning.json` when it is done and is 
 
 import argparse
 import gzip
-import json
 import os
 import statistics
 import tarfile
@@ -23,7 +22,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 import tf_keras
-from _record import RESULTS, RUNS, SHARED, record_part
+from _record import RUNS, SHARED, record_part, recorded
 from transfer import pipeline, split
 
 import kerasopt as ko
@@ -34,13 +33,6 @@ EPOCHS = {"flowers17": 12, "cifar10": 4}
 DENSE_EPOCHS = 10
 RATE = {"flowers17": 5e-4, "cifar10": 1e-3}
 BARS = {"80": 0.5, "2:4": 0.5}
-
-
-def known(part: str) -> dict[str, Any]:
-    """Returns what was measured already."""
-    path = RESULTS / "pruning.json"
-    figures = json.loads(path.read_text())["figures"] if path.exists() else {}
-    return figures.get(part, {}).get("runs", {})
 
 
 def compiled(model: Any, rate: float, steps: int) -> Any:
@@ -69,7 +61,7 @@ def flowers17(options: argparse.Namespace) -> None:
         "2:4": two_of_four,
         "2:4_at_once": lambda _: [ko.pruning.PruneLowMagnitude(structure="2:4")],
     }
-    runs = known("flowers17")
+    runs = recorded("pruning").get("flowers17", {}).get("runs", {})
     for seed in options.seeds:
         parts = split(seed)
         for arm in options.arms or ["dense", "80", "2:4"]:
@@ -206,15 +198,14 @@ def cifar10(options: argparse.Namespace) -> None:
     """Prunes one trained ResNet-8 to every sparsity in every scope, and with TF-MOT."""
     data = cifar(options.images)
     steps = len(data["train"][0]) // 128
-    runs = known("cifar10")
+    runs = recorded("pruning").get("cifar10", {}).get("runs", {})
     points = [(scope, s) for s in SPARSITIES for scope in ("layer", "global", "erk", "tfmot")]
     for seed in options.seeds:
         RUNS.mkdir(exist_ok=True)
         file = RUNS / f"resnet8_{options.images}_{seed}.weights.h5"
+        keras.utils.set_random_seed(seed)
         base = compiled(resnet8(keras), 2e-3, steps * DENSE_EPOCHS)
         if not file.exists():
-            keras.utils.set_random_seed(seed)
-            base = compiled(resnet8(keras), 2e-3, steps * DENSE_EPOCHS)
             base.fit(augmented(*data["train"], seed), epochs=DENSE_EPOCHS, verbose=2)
             base.save_weights(file)
         base.load_weights(file)

@@ -22,7 +22,7 @@ import time
 from typing import Any
 
 import numpy as np
-from _record import RESULTS, RUNS, SHARED, record
+from _record import RESULTS, RUNS, SHARED, record, recorded
 
 ARMS = ("fine_tune", "keras_guide", "linear_probe", "probe_then_fine_tune")
 EPOCHS = 10
@@ -162,7 +162,7 @@ def draw() -> None:
     mpl.use("agg")
     from matplotlib import pyplot as plt
 
-    runs = json.loads((RESULTS / "transfer.json").read_text())["figures"]["runs"]
+    runs = recorded("transfer")["runs"]
     names = {
         "fine_tune": ("fine_tune", "#0b6e4f"),
         "probe_then_fine_tune": ("linear_probe, then fine_tune", "#d1495b"),
@@ -193,10 +193,7 @@ def main() -> None:
         pathlib.Path(out).write_text(json.dumps(figures))
         return
     seeds = [int(seed) for seed in sys.argv[1:]] or [0, 1, 2]
-    path = RESULTS / "transfer.json"
-    runs: dict[str, dict[str, Any]] = (
-        json.loads(path.read_text())["figures"]["runs"] if path.exists() else {}
-    )
+    runs: dict[str, dict[str, Any]] = recorded("transfer").get("runs", {})
     for arm in ARMS:
         for seed in seeds:
             if str(seed) in runs.setdefault(arm, {}):

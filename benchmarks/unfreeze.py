@@ -9,18 +9,18 @@ bar 1.03. The seconds of the switch itself are those of the first step behind it
 """
 
 import statistics
-import threading
+from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
 from _record import record
-from pruning import Turns, stopwatch
+from _turns import Training, fit_in_turns
 
 import kerasopt as ko
 
 STAGES = ("head", "last 6 blocks", "all")
-ROUNDS, STEPS = 12, 5
+PER_STAGE = 60
 
 
 def classifier() -> Any:
@@ -62,39 +62,27 @@ def data(x: Any, y: Any, count: int) -> Any:
 def main() -> None:
     """Measures and writes the results."""
     x, y = batch()
-    per_stage = ROUNDS * STEPS
-    turns = Turns(1 + len(STAGES))
-    times: list[list[float]] = [[] for _ in range(1 + len(STAGES))]
+    arguments = {"x": data(x, y, PER_STAGE), "epochs": len(STAGES)}
 
-    def train(index: int) -> None:
-        turns.wait(index)
+    def switching() -> Training:
+        unfreeze = ko.transfer.Unfreeze({1: 6, 2: "all"})
+        return Training(keras.callbacks.Callback, classifier(), arguments, [unfreeze])
+
+    def frozen(stage: str) -> Training:
         model = classifier()
-        callbacks = [ko.transfer.Unfreeze({1: 6, 2: "all"})] if index == 0 else []
-        if index:
-            freeze(model, STAGES[index - 1])
-        turns.next()
-        opened, closed = stopwatch(keras.callbacks.Callback, turns, index, times[index])
-        try:
-            model.fit(
-                data(x, y, per_stage), epochs=3, verbose=0, callbacks=[opened, *callbacks, closed]
-            )
-        finally:
-            turns.next(leaving=index)
+        freeze(model, stage)
+        return Training(keras.callbacks.Callback, model, arguments, [])
 
-    threads = [threading.Thread(target=train, args=(index,)) for index in range(len(times))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    times = fit_in_turns([switching, *(partial(frozen, stage) for stage in STAGES)])
     figures: dict[str, Any] = {"bar": 1.03}
     for number, stage in enumerate(STAGES):
-        steps = slice(number * per_stage + 3, (number + 1) * per_stage)
+        steps = slice(number * PER_STAGE + 3, (number + 1) * PER_STAGE)
         ours, theirs = (statistics.median(row[steps]) for row in (times[0], times[number + 1]))
         figures[stage] = {
             "milliseconds": round(1000 * ours, 2),
             "compiled_so_milliseconds": round(1000 * theirs, 2),
             "ratio": round(ours / theirs, 3),
-            "first_step_seconds": round(times[0][number * per_stage], 2),
+            "first_step_seconds": round(times[0][number * PER_STAGE], 2),
         }
     record("unfreeze", figures)
 
