@@ -1,13 +1,16 @@
 """Proves `build_classifier` and `blocks` on every model of `keras.applications`.
 
-    python benchmarks/applications.py [NAME ...]
+    python benchmarks/applications.py [--part transfer|quantization] [NAME ...]
+
+Without `--part` both parts run. `quantization` is described in `_int8_applications.py`.
 
 Random weights, two images: build, preprocessing against the family's own `preprocess_input`, one
 training step, save, load, predict. Each model has a process of its own. What was recorded with the
 same versions is not run again, so that the run can be stopped at any time. At the end the table in
-docs/transfer.md is written.
+docs/transfer.md, or docs/quantization.md, is written.
 """
 
+import argparse
 import contextlib
 import io
 import json
@@ -20,6 +23,7 @@ import sys
 import tempfile
 import time
 
+import _int8_applications as int8
 from _record import RESULTS, record
 
 SIZE = 96  # pixels; the largest of the families' smallest sizes is 75
@@ -152,27 +156,30 @@ def table(figures):
     return "\n".join(lines) + "\n"
 
 
-def write_table(figures):
-    text = DOCS.read_text(encoding="utf-8")
-    new = TABLE.sub(lambda found: found[1] + table(figures) + found[2], text)
-    DOCS.write_text(new, encoding="utf-8")
+PARTS = {"transfer": sys.modules[__name__], "quantization": int8}
 
 
-def recorded():
+def write_table(part, figures):
+    text = part.DOCS.read_text(encoding="utf-8")
+    new = part.TABLE.sub(lambda found: found[1] + part.table(figures) + found[2], text)
+    part.DOCS.write_text(new, encoding="utf-8")
+
+
+def recorded(part):
     """What a run with the same versions has found already."""
     from kerasopt.report import environment
 
-    if not RESULT.is_file():
+    if not part.RESULT.is_file():
         return {}
-    content = json.loads(RESULT.read_text(encoding="utf-8"))
+    content = json.loads(part.RESULT.read_text(encoding="utf-8"))
     now = environment()
     same = all(content["environment"].get(key) == now[key] for key in VERSIONS)
     return content["figures"]["models"] if same else {}
 
 
-def run(name):
+def run(name, part="transfer"):
     """Proves one model in a process of its own, which gives back all its memory."""
-    command = [sys.executable, __file__, "--one", name]
+    command = [sys.executable, __file__, "--part", part, "--one", name]
     variables = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=variables)
     if done.returncode:
@@ -181,29 +188,48 @@ def run(name):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def main():
-    if sys.argv[1:2] == ["--one"]:
-        with tempfile.TemporaryDirectory() as folder:
-            print(json.dumps(prove(sys.argv[2], pathlib.Path(folder))))
-        return
+def prove_all(name_of_part, names):
+    """Runs a part, records after each model, writes its table; returns what failed."""
     from kerasopt.transfer._backbones import APPLICATIONS
 
-    models = recorded()
+    part = PARTS[name_of_part]
+    models = recorded(part)
     failed = []
-    for name in sys.argv[1:] or APPLICATIONS:
+    for name in names or APPLICATIONS:
         if name in models:
             continue
-        found = run(name)
-        if found is None or not all(found[check] for check in CHECKS):
+        found = run(name, name_of_part)
+        if found is None or not all(found[check] for check in part.CHECKS):
             failed.append(name)
             print(f"{name}: {found}", flush=True)
             continue
         models[name] = found
-        print(f"{name}: {found['blocks']} blocks, {found['seconds']}", flush=True)
+        print(f"{name}: {found['seconds']}", flush=True)
         with contextlib.redirect_stdout(io.StringIO()):  # the whole file, each time
-            record("applications", {"size": SIZE, "batch": 2, "models": models})
-    write_table(models)
-    print(f"{len(models)} of {len(APPLICATIONS)} models proven; failed: {failed or 'none'}")
+            figures = {"models": models}
+            if part is not int8:
+                figures = {"size": SIZE, "batch": 2, **figures}
+            record(part.RESULT.stem, figures)
+    write_table(part, models)
+    print(
+        f"{name_of_part}: {len(models)} of {len(APPLICATIONS)} models; failed: {failed or 'none'}"
+    )
+    return failed
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--part", choices=tuple(PARTS))
+    parser.add_argument("--one", metavar="NAME")
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    options = parser.parse_args()
+    if options.one:
+        with tempfile.TemporaryDirectory() as folder:
+            found = PARTS[options.part].prove(options.one, pathlib.Path(folder))
+            print(json.dumps(found))
+        return
+    parts = [options.part] if options.part else list(PARTS)
+    failed = [name for part in parts for name in prove_all(part, options.names)]
     sys.exit(bool(failed))
 
 

@@ -13,16 +13,15 @@ import argparse
 import gzip
 import os
 import statistics
-import tarfile
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-import tensorflow as tf
 import tf_keras
-from _record import RUNS, SHARED, record_part, recorded
+from _cifar import augmented, cifar, resnet8
+from _record import RUNS, record_part, recorded
 from transfer import pipeline, split
 
 import kerasopt as ko
@@ -142,58 +141,6 @@ def flowers_summary(runs: dict[str, Any]) -> dict[str, Any]:
 # CIFAR-10
 
 
-def cifar(limit: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Reads CIFAR-10 from the archive of JPEG files: `limit` to train, all to test."""
-    rows: dict[str, list[Any]] = {"train": [], "test": []}
-    with tarfile.open(SHARED / "data" / "cifar10" / "cifar10_jpeg.tar.xz") as archive:
-        for member in archive:
-            part, label = member.name.split("/")[-3:-1] if member.isfile() else ("", "")
-            if part in rows:
-                image = tf.io.decode_jpeg(archive.extractfile(member).read()).numpy()
-                rows[part].append((image, label))
-    names = sorted({label for _, label in rows["train"]})
-    splits = {}
-    for part, images in rows.items():
-        order = np.random.default_rng(0).permutation(len(images))
-        order = order[:limit] if part == "train" else order
-        splits[part] = (
-            np.stack([images[i][0] for i in order]),
-            np.array([names.index(images[i][1]) for i in order]),
-        )
-    return splits
-
-
-def resnet8(host: Any) -> Any:
-    """Returns the ResNet-8 of MLPerf Tiny, in Keras 3 or tf_keras."""
-    layers = host.layers
-
-    def normed(x: Any, filters: int, strides: int) -> Any:
-        x = layers.Conv2D(filters, 3, strides=strides, padding="same", use_bias=False)(x)
-        return layers.BatchNormalization()(x)
-
-    inputs = host.Input((32, 32, 3))
-    x = layers.ReLU()(normed(layers.Rescaling(1 / 127.5, offset=-1)(inputs), 16, 1))
-    for filters, strides in ((16, 1), (32, 2), (64, 2)):
-        y = normed(layers.ReLU()(normed(x, filters, strides)), filters, 1)
-        if strides > 1:
-            x = layers.Conv2D(filters, 1, strides=strides, padding="same")(x)
-        x = layers.ReLU()(layers.Add()([x, y]))
-    return host.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling2D()(x)))
-
-
-def augmented(x: np.ndarray, y: np.ndarray, seed: int) -> Any:
-    """Returns flipped and shifted batches: the same for Keras 3 and tf_keras."""
-
-    def change(image: Any, label: Any) -> Any:
-        image = tf.image.random_flip_left_right(tf.cast(image, tf.float32))
-        image = tf.image.random_crop(tf.pad(image, [[4, 4], [4, 4], [0, 0]]), (32, 32, 3))
-        return image, label
-
-    tf.random.set_seed(seed)
-    data = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(x), seed=seed)
-    return data.map(change, num_parallel_calls=2).batch(128, drop_remainder=True).prefetch(2)
-
-
 def cifar10(options: argparse.Namespace) -> None:
     """Prunes one trained ResNet-8 to every sparsity in every scope, and with TF-MOT."""
     data = cifar(options.images)
@@ -206,7 +153,7 @@ def cifar10(options: argparse.Namespace) -> None:
         keras.utils.set_random_seed(seed)
         base = compiled(resnet8(keras), 2e-3, steps * DENSE_EPOCHS)
         if not file.exists():
-            base.fit(augmented(*data["train"], seed), epochs=DENSE_EPOCHS, verbose=2)
+            base.fit(augmented(data["train"], seed), epochs=DENSE_EPOCHS, verbose=2)
             base.save_weights(file)
         base.load_weights(file)
         for name, sparsity in [("dense", 0.0), *points]:
@@ -234,7 +181,7 @@ def train_pruned(base: Any, scope: str, sparsity: float, data: Any, steps: int, 
     model = compiled(resnet8(keras), RATE["cifar10"], steps * epochs)
     model.set_weights(base.get_weights())
     callbacks = [ko.pruning.PruneLowMagnitude(sparsity, scope=scope)] if sparsity else []
-    model.fit(augmented(*data["train"], seed), epochs=epochs, verbose=2, callbacks=callbacks)
+    model.fit(augmented(data["train"], seed), epochs=epochs, verbose=2, callbacks=callbacks)
     return float(model.evaluate(*data["test"], batch_size=256, verbose=0)[1])
 
 
@@ -269,7 +216,7 @@ def train_tfmot(
         metrics=["accuracy"],
     )
     model.fit(
-        augmented(*data["train"], seed),
+        augmented(data["train"], seed),
         epochs=epochs,
         verbose=2,
         callbacks=[tfmot.UpdatePruningStep()],

@@ -143,15 +143,12 @@ def test_shared_layer_with_a_split_activation():
 def test_what_stays_float_is_named_also_after_loading(tmp_path):
     inputs = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(4, 3, name="conv")(inputs)
-    x = keras.layers.UpSampling2D(interpolation="bilinear", name="upsample")(x)
-    x = keras.layers.Conv2D(4, 3, name="behind")(x)
+    x = keras.layers.ELU(name="elu")(x)
     x = keras.layers.Conv2D(4, 3, name="int8_again")(x)
     model = quantize_aware(keras.Model(inputs, x))
     named = dict(float_operations(model))
-    assert named == {
-        "upsample": "no int8 rule for this operation yet",
-        "behind": "reads a tensor that is float",
-    }
+    assert list(named) == ["elu"]
+    assert "no int8 kernel" in named["elu"]
     assert "int8_again" in layer_names(model, QuantizedLayer)
     model(np.ones((2, 8, 8, 3), "float32"), training=True)
     model.save(tmp_path / "aware.keras")
@@ -217,7 +214,7 @@ def test_gradients_reach_every_trainable_weight(trained):
     [
         pytest.param({"jit_compile": True}, marks=pytest.mark.slow),
         {"jit_compile": False},
-        {"steps_per_execution": 2},
+        pytest.param({"steps_per_execution": 2}, marks=pytest.mark.slow),
     ],
 )
 def test_callback_trains_through_the_twin_and_leaves_the_model(options, tmp_path):
@@ -227,7 +224,7 @@ def test_callback_trains_through_the_twin_and_leaves_the_model(options, tmp_path
     model.fit(x, y, batch_size=8, epochs=4, verbose=0, validation_data=(x, y), callbacks=[callback])
     assert "call" not in vars(model)
     assert model.get_layer("stem_bn").trainable
-    assert [event.epoch for event in callback.events] == [2.0, 3.0]
+    assert [event.epoch for event in callback.events] == [2.0, 3.0, 3.5]
     aware = callback.quantized_model
     assert callback.float_operations == ()
     assert aware.get_layer("stem_conv").layer is model.get_layer("stem_conv")
@@ -252,6 +249,7 @@ def test_validation_runs_on_the_quantized_graph():
     )
 
 
+@pytest.mark.slow
 def test_mixed_precision_keeps_kernels_exact():
     keras.config.set_dtype_policy("mixed_float16")
     try:

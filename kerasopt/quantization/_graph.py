@@ -16,12 +16,18 @@ class Node:
         op: the layer or operation.
         inputs: the tensors it reads.
         outputs: the tensors it makes.
+        args: the arguments of the call.
+        kwargs: the keyword arguments of the call.
+        masked: whether anything in the model makes masks.
     """
 
     index: int
     op: Any
     inputs: list[Any]
     outputs: list[Any]
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = dataclasses.field(default_factory=dict)
+    masked: bool = False
 
 
 class Graph:
@@ -36,7 +42,9 @@ class Graph:
         self.outputs = {id(tensor) for tensor in self.copy.outputs}
         self.producer: dict[int, Node] = {}
         self.consumers: dict[int, list[Node]] = defaultdict(list)
+        masked = any(_makes_masks(node.op) for node in self.nodes)
         for node in self.nodes:
+            node.masked = masked
             for tensor in node.outputs:
                 self.producer[id(tensor)] = node
             for tensor in node.inputs:
@@ -44,13 +52,18 @@ class Graph:
 
     def _record(self, op: Any, *args: Any, **kwargs: Any) -> Any:
         result = op(*args, **kwargs)
-        self.nodes.append(Node(len(self.nodes), op, tensors((args, kwargs)), tensors(result)))
+        found = tensors((args, kwargs)), tensors(result)
+        self.nodes.append(Node(len(self.nodes), op, *found, args, kwargs))
         return result
 
     def only_consumer(self, tensor: Any) -> Node | None:
         """Returns the node that alone reads a tensor; `None` if there are more or none."""
         readers = self.consumers[id(tensor)]
         return readers[0] if len(readers) == 1 and id(tensor) not in self.outputs else None
+
+
+def _makes_masks(op: Any) -> bool:
+    return isinstance(op, keras.layers.Masking) or bool(getattr(op, "mask_zero", False))
 
 
 def tensors(structure: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""The two layers of a quantization-aware model: one for ranges, one around each kernel."""
+"""The layer behind each quantized tensor of a quantization-aware model: it holds the range."""
 
 from typing import Any
 
@@ -7,22 +7,28 @@ from kerasopt._serialization import serializable
 from kerasopt._validation import check_choice, check_int, check_number
 from kerasopt.quantization._fake_quant import (
     away_from_zero_level,
+    check_num_bits,
     fake_quantize,
-    fake_quantize_kernel,
+    symmetric_range,
+    tie_upwards,
 )
 
-CARRYING = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
-"""The layers whose kernels are quantized."""
+FIXED_INT16 = (-1.0, 32767.0 / 32768.0)
+"""TFLite gives all 16-bit outputs of known range (softmax, sigmoid, tanh) the scale 1/32768."""
 
 
 @serializable
 class FakeQuantize(keras.layers.Layer):
-    """Rounds activations to int8 levels and learns their range from what passes in training.
+    """Rounds activations to integer levels and learns their range from what passes in training.
 
-    Each call site keeps a moving average of the batch minimum and maximum, started by its first
-    batch; the range that counts is the widest over all sites, because tensors that meet in a
-    concatenation need one range. Zero always lies inside. Before the first training batch the
-    layer is the identity.
+    Each call site keeps an average of the smallest and the largest value of each batch, and the
+    range that counts is the widest over all sites, because tensors that meet in a concatenation
+    need one range. Zero always lies inside. In its batch number `n` (from 0) a site's
+
+        average = keep * average + (1 - keep) * batch,  keep = min(momentum, n / (n + 1))
+
+    which is the mean of the first batches and then a moving average. Before the first batch the
+    layer is the identity. A tensor that was never anything but zero gets the range 0 to 1.
 
     Args:
         num_sites: how many call sites have a range of their own, >= 1.
@@ -32,16 +38,21 @@ class FakeQuantize(keras.layers.Layer):
         role: `"activation"`, or `"input"` for the model's input: the widest range seen, and
             pixel ranges are taken whole (0 to 255, 0 to 1, -1 to 1), so that in the file a byte
             is a pixel.
+        num_bits: 2 to 16. Default 8.
+        symmetric: whether the range is widened until its zero point is 0.
+        frozen: whether the range stays as it is in training. May be set later; a compiled step
+            has to be traced anew then.
         name: name of the layer.
 
     Call arguments:
         inputs: float tensor of any shape.
         site: which call site, 0 to `num_sites - 1`; -1 uses the range and does not watch.
-        pooled: the input is an average pooling, whose ties round away from int8 zero.
+        pooled: the input is an average pooling, whose ties round away from integer zero; `"up"`
+            for an interpolation, whose ties round up.
         training: whether to update the range.
 
     Raises:
-        TypeError: `num_sites` or `momentum` is not a number.
+        TypeError: `num_sites`, `num_bits` or `momentum` is not a number.
         ValueError: a value is out of range, or `fixed_range` does not hold 0.
     """
 
@@ -51,6 +62,9 @@ class FakeQuantize(keras.layers.Layer):
         momentum: float = 0.97,
         fixed_range: tuple[float, float] | None = None,
         role: str = "activation",
+        num_bits: int = 8,
+        symmetric: bool = False,
+        frozen: bool = False,
         name: str | None = None,
         dtype: Any = "float32",
         **kwargs: Any,
@@ -65,54 +79,96 @@ class FakeQuantize(keras.layers.Layer):
             None if fixed_range is None else (float(fixed_range[0]), float(fixed_range[1]))
         )
         self.role = role
+        self.num_bits = check_num_bits(num_bits)
+        self.symmetric = bool(symmetric)
+        self.frozen = bool(frozen)
         self.supports_masking = True
-        shape = (self.num_sites,)
-        self.minimum = self.add_weight(
-            shape=shape, initializer="zeros", trainable=False, name="minimum"
-        )
-        self.maximum = self.add_weight(
-            shape=shape, initializer="zeros", trainable=False, name="maximum"
-        )
+        self.minimum = self._add_state("minimum")
+        self.maximum = self._add_state("maximum")
+        self.seen = self._add_state("seen")
         self.built = True
 
+    def _add_state(self, name: str) -> Any:
+        # Every replica computes the same values, see `_batch_range`.
+        return self.add_weight(
+            shape=(self.num_sites,),
+            initializer="zeros",
+            trainable=False,
+            name=name,
+            aggregation="only_first_replica",
+        )
+
     def call(
-        self, inputs: Any, site: int = 0, pooled: bool = False, training: bool | None = None
+        self, inputs: Any, site: int = 0, pooled: bool | str = False, training: bool | None = None
     ) -> Any:
         """Returns the rounded tensor, same shape and dtype float32."""
-        if training and site >= 0 and self.fixed_range is None:
+        if training and site >= 0 and self.fixed_range is None and not self.frozen:
             self._watch(tf.stop_gradient(inputs), site)
         low, high = self._range()
-        x = away_from_zero_level(inputs, low, tf.maximum(high, low + 1e-6)) if pooled else inputs
-        quantized = fake_quantize(x, low, tf.maximum(high, low + 1e-6))
-        if training or self.fixed_range is not None:
+        high = tf.maximum(high, low + 1e-6)
+        x = inputs
+        if pooled:
+            shift = tie_upwards if pooled == "up" else away_from_zero_level
+            x = shift(inputs, low, high, num_bits=self.num_bits)
+        quantized = fake_quantize(x, low, high, num_bits=self.num_bits)
+        if self.fixed_range is not None:
             return quantized
-        return tf.where(high > low, quantized, inputs)
+        return tf.where(tf.reduce_max(tf.convert_to_tensor(self.seen)) > 0.0, quantized, inputs)
+
+    @property
+    def has_range(self) -> bool:
+        """Whether the range is fixed, or data were seen."""
+        return self.fixed_range is not None or bool(tf.reduce_max(self.seen.value) > 0.0)
 
     def range_value(self) -> tuple[float, float]:
         """Returns the range as two floats, `(0.0, 0.0)` before the first training batch."""
+        if not self.has_range:
+            return 0.0, 0.0
         low, high = self._range()
         return float(low), float(high)
 
+    def set_range(self, low: Any, high: Any, *, batches: int = 1) -> None:
+        """Sets the range, as if it had been seen in training.
+
+        Args:
+            low: a number for each call site, <= 0.
+            high: a number for each call site, >= 0.
+            batches: how many batches it counts for when training goes on, >= 1; so many that a
+                batch moves it by `1 / (batches + 1)`, or by `1 - momentum`, what is more.
+        """
+        self.minimum.assign(low)
+        self.maximum.assign(high)
+        self.seen.assign(tf.fill([self.num_sites], float(batches)))
+
     def _range(self) -> tuple[Any, Any]:
         if self.fixed_range is not None:
-            return tf.constant(self.fixed_range[0]), tf.constant(self.fixed_range[1])
-        low = tf.reduce_min(tf.convert_to_tensor(self.minimum))
-        high = tf.reduce_max(tf.convert_to_tensor(self.maximum))
-        return _whole_pixels(low, high) if self.role == "input" else (low, high)
+            low, high = tf.constant(self.fixed_range[0]), tf.constant(self.fixed_range[1])
+        else:
+            low = tf.reduce_min(tf.convert_to_tensor(self.minimum))
+            high = tf.reduce_max(tf.convert_to_tensor(self.maximum))
+            if self.role == "input":
+                low, high = _whole_pixels(low, high)
+            high = tf.where(high - low < _NARROWEST, 1.0, high)
+            if self.num_bits == 8 and not self.symmetric:
+                low, high = _off_ties(low, high)
+        if self.symmetric:
+            low, high = symmetric_range(low, high, num_bits=self.num_bits)
+        return low, high
 
     def _watch(self, x: Any, site: int) -> None:
         old_low, old_high = tf.convert_to_tensor(self.minimum), tf.convert_to_tensor(self.maximum)
-        low, high = tf.minimum(tf.reduce_min(x), 0.0), tf.maximum(tf.reduce_max(x), 0.0)
+        seen = tf.convert_to_tensor(self.seen)
+        low, high = _batch_range(x)
         if self.role == "input":
             new_low, new_high = tf.minimum(old_low, low), tf.maximum(old_high, high)
         else:
-            fresh = (old_low == 0.0) & (old_high == 0.0)
-            keep = tf.where(fresh, 0.0, self.momentum)
+            keep = tf.minimum(self.momentum, seen / (seen + 1.0))
             new_low = keep * old_low + (1.0 - keep) * low
             new_high = keep * old_high + (1.0 - keep) * high
         here = tf.range(self.num_sites) == site
         self.minimum.assign(tf.where(here, new_low, old_low))
         self.maximum.assign(tf.where(here, new_high, old_high))
+        self.seen.assign(seen + tf.cast(here, seen.dtype))
 
     def compute_output_spec(self, inputs: Any, **_: Any) -> Any:
         """Returns a tensor spec of the input's shape."""
@@ -126,7 +182,38 @@ class FakeQuantize(keras.layers.Layer):
             "momentum": self.momentum,
             "fixed_range": self.fixed_range,
             "role": self.role,
+            "num_bits": self.num_bits,
+            "symmetric": self.symmetric,
+            "frozen": self.frozen,
         }
+
+
+_NARROWEST = 1e-6
+"""What is narrower was never anything but zero, and any range holds it."""
+
+
+def _batch_range(x: Any) -> tuple[Any, Any]:
+    """Returns the smallest and largest value of a batch with zero, over all replicas."""
+    low, high = tf.minimum(tf.reduce_min(x), 0.0), tf.maximum(tf.reduce_max(x), 0.0)
+    replica = tf.distribute.get_replica_context()
+    if replica is not None and replica.num_replicas_in_sync > 1:
+        ends = replica.all_gather(tf.stack([low, high])[None], axis=0)
+        return tf.reduce_min(ends[:, 0]), tf.reduce_max(ends[:, 1])
+    return low, high
+
+
+def _off_ties(low: Any, high: Any) -> tuple[Any, Any]:
+    """Moves a range whose zero lies halfway between two levels, as that of -1 to 1 does.
+
+    TensorFlow computes in float32 to which of the two it goes, and the converter in float64; and
+    pixels scaled to -1 to 1 would all lie halfway between two levels. The highest value is clipped
+    by up to a step.
+    """
+    step = (high - low) / 255.0
+    zero = -low / tf.maximum(step, 1e-30)
+    is_tie = (low < 0.0) & (tf.abs(zero - tf.floor(zero) - 0.5) < 0.001)
+    level = tf.floor(zero) + 1.0
+    return low, tf.where(is_tie, -low / level * (255.0 - level), high)
 
 
 def _whole_pixels(low: Any, high: Any) -> tuple[Any, Any]:
@@ -137,69 +224,3 @@ def _whole_pixels(low: Any, high: Any) -> tuple[Any, Any]:
     low = tf.where(signed, -1.0, low)
     high = tf.where(unit | signed, 1.0, tf.where(byte, 255.0, high))
     return low, high
-
-
-@serializable
-class QuantizedLayer(keras.layers.Wrapper):
-    """Calls a layer with its kernel rounded to int8 levels, one scale per output channel.
-
-    Args:
-        layer: a Conv2D, DepthwiseConv2D or Dense layer.
-        linear: leave the layer's activation to an operation behind; only ReLU and ReLU6 fuse.
-        name: name of the wrapper; default is the layer's own.
-
-    Raises:
-        TypeError: `layer` is none of these.
-    """
-
-    def __init__(
-        self,
-        layer: Any,
-        linear: bool = False,
-        name: str | None = None,
-        dtype: Any = "float32",
-        **kwargs: Any,
-    ) -> None:
-        if not isinstance(layer, CARRYING):
-            raise TypeError(
-                "`layer` must be a Conv2D, DepthwiseConv2D or Dense layer. "
-                f"Received: layer={layer!r}."
-            )
-        # float32, so that rounding is exact; the layer inside keeps its own precision.
-        super().__init__(layer, name=name or layer.name, dtype=dtype, **kwargs)
-        self.linear = bool(linear)
-        self.supports_masking = True
-
-    def build(self, input_shape: Any = None) -> None:
-        """Builds the layer inside."""
-        if not self.layer.built:
-            self.layer.build(input_shape)
-        self.built = True
-
-    def call(self, inputs: Any) -> Any:
-        """Returns the layer's output, computed with the rounded kernel."""
-        kernel = self.layer.kernel
-        rounded = fake_quantize_kernel(tf.convert_to_tensor(kernel), kernel_axes(self.layer))
-        activation = self.layer.activation
-        try:
-            if self.linear:
-                self.layer.activation = keras.activations.linear
-            with keras.StatelessScope(state_mapping=[(kernel, rounded)]):
-                return keras.ops.cast(self.layer(inputs), self.compute_dtype)
-        finally:
-            self.layer.activation = activation
-
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        """Returns the layer's output shape."""
-        return self.layer.compute_output_shape(input_shape)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "linear": self.linear}
-
-
-def kernel_axes(layer: Any) -> tuple[int, ...]:
-    """Returns the axes of a layer's kernel that do not count output channels."""
-    if isinstance(layer, keras.layers.DepthwiseConv2D):
-        return (0, 1)
-    return tuple(range(len(layer.kernel.shape) - 1))

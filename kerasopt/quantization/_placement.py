@@ -5,13 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 from kerasopt.quantization._graph import Graph, Node
-from kerasopt.quantization._rules import (
-    FUSED_ACTIVATIONS,
-    Rule,
-    activation_name,
-    activation_rule,
-    rule_for,
-)
+from kerasopt.quantization._rules import Rule, activation_rule, end_rule, rule_for
+from kerasopt.quantization._steps import FUSED_ACTIVATIONS, activation_name
 
 
 @dataclasses.dataclass
@@ -24,6 +19,7 @@ class Range:
         num_sites: how many places watch it.
         role: `"activation"` or `"input"`.
         parent: another range this one was merged into.
+        op: the operation that fills it first; the first that reads it for a model's input.
     """
 
     name: str
@@ -31,6 +27,7 @@ class Range:
     num_sites: int = 0
     role: str = "activation"
     parent: "Range | None" = None
+    op: Any = None
 
     def root(self) -> "Range":
         """Returns the range that stands for the group."""
@@ -43,7 +40,7 @@ class Point:
 
     range: Range
     site: int = 0
-    pooled: bool = False
+    pooled: bool | str = False
 
 
 class Plan:
@@ -56,6 +53,9 @@ class Plan:
     Attributes:
         points: tensor id -> `Point`.
         kernels: indices of nodes whose kernel is quantized.
+        decomposed: node index -> the steps that the operation is taken apart into.
+        moved: (node index, tensor id) -> `Point` between a tensor of a fixed range, or an input,
+            and an operation that reads it on a shared one.
         split: node index -> `Point` between a kernel and an activation that does not fuse.
         floats: `(operation name, reason)` for everything that stays float.
     """
@@ -64,139 +64,221 @@ class Plan:
         self.graph = graph
         self.points: dict[int, Point] = {}
         self.kernels: set[int] = set()
+        self.decomposed: dict[int, Callable[..., Any]] = {}
+        self.moved: dict[tuple[int, int], Point] = {}
         self.split: dict[int, Point] = {}
         self.floats: list[tuple[str, str]] = []
         self._grid: dict[int, Range] = {}  # tensor id -> the range it lies on
+        self._open: set[int] = set()  # ids of tensors inside a group, which never exist in the file
+        self._relus: dict[tuple[int, str, Any], Range] = {}
         self._selected = selected
+        if not any(selected(node.op) for node in graph.nodes):
+            return
         for tensor in graph.inputs:
             if _is_float(tensor):
-                self._watch(tensor, Range(f"{tensor.name}_range", role="input"))
+                reader = next((node.op for node in graph.consumers[id(tensor)]), None)
+                self._watch(tensor, Range(f"{tensor.name}_range", role="input", op=reader))
         for node in graph.nodes:
             self._place(node)
         self._number_sites()
 
     def _place(self, node: Node) -> None:
-        rule = rule_for(node.op)
+        if not any(_is_float(tensor) for tensor in node.outputs):
+            return
+        rule = rule_for(node.op, node)
         if not self._selected(node.op):
-            rule = Rule("float", "left out by `layers`")
-        if len(node.outputs) != 1 or not _is_float(node.outputs[0]):
-            rule = Rule("float", "several outputs or integers")
+            rule = dataclasses.replace(rule, reason="left out by `layers`", weights=False)
+            self._place_island(node, rule)
+            return
+        if rule.kind not in ("same", "float") and len(node.outputs) > 1:
+            rule = Rule("float", reason="several outputs")
+        if rule.kind not in ("same", "join", "float") and self._reads_floats(node):
+            self.floats.append((node.op.name, "reads a tensor that is float"))
+            self._own(node)
+            return
+        if rule.steps is not None:
+            self.decomposed[node.index] = rule.steps
+            if rule.reason:
+                self.floats.append((node.op.name, rule.reason))
+            rule = end_rule(node.op, node)
         getattr(self, f"_place_{rule.kind}")(node, rule)
 
-    def _place_kernel(self, node: Node, rule: Rule) -> None:
-        if getattr(node.op, "data_format", "channels_last") != "channels_last":
-            self._place_float(node, dataclasses.replace(rule, reason="channels-first layout"))
-            return
-        if self._reads_floats(node):
-            self.floats.append((node.op.name, "reads a tensor that is float"))
-        else:
+    def _place_kernel(self, node: Node, rule: Rule) -> None:  # noqa: ARG002
+        name = activation_name(getattr(node.op, "activation", None))
+        if node.index not in self.decomposed:
             self.kernels.add(node.index)
-        name = activation_name(node.op.activation)
-        if name in FUSED_ACTIVATIONS:
-            self._end_group(node, open_end=name == "linear")
-            return
-        if node.index in self.kernels:
-            self.split[node.index] = Point(Range(f"{node.op.name}_linear_range"))
+            if name not in FUSED_ACTIVATIONS:
+                self._split(node, name)
+                return
+        if name == "linear":
+            self._end_group(node)
+        else:
+            self._watch(
+                node.outputs[0], self._range_behind(node, activation_rule(node.op.activation))
+            )
+
+    def _split(self, node: Node, name: str) -> None:
+        self.split[node.index] = Point(Range(f"{node.op.name}_linear_range", op=node.op))
         behind = activation_rule(node.op.activation)
         if behind.reason:
             self.floats.append((f"{node.op.name} ({name})", behind.reason))
-        if behind.kind == "fixed":
-            self._place_fixed(node, behind)
+        if behind.kind == "shared":
+            self._share(node, self.split[node.index].range, behind)
         else:
-            self._own(node)
+            self._watch(node.outputs[0], self._range_behind(node, behind))
 
     def _place_norm(self, node: Node, rule: Rule) -> None:
-        if self._fused_before(node, ("kernel",)):
-            self._end_group(node, open_end=True)
+        if self._is_folded(node):
+            self._end_group(node)
         else:
             self._place_affine(node, rule)
 
     def _place_affine(self, node: Node, rule: Rule) -> None:  # noqa: ARG002
-        if len(node.outputs[0].shape) != 4 or self._reads_floats(node):
-            self.floats.append((node.op.name, "a scale and an offset of its own, not on an image"))
-        self._end_group(node, open_end=rule_for(node.op).kind == "norm")
+        self._end_group(node)
 
-    def _place_relu(self, node: Node, rule: Rule) -> None:  # noqa: ARG002
-        self._own(node)
+    def _place_relu(self, node: Node, rule: Rule) -> None:
+        # Equal operations on one tensor become one, which has one range.
+        key = id(node.inputs[0]), relu_name(node.op), rule.fixed_range
+        if key not in self._relus:
+            self._relus[key] = self._range_behind(node, rule)
+        self._watch(node.outputs[0], self._relus[key])
 
-    def _place_add(self, node: Node, rule: Rule) -> None:  # noqa: ARG002
-        if len(node.inputs) > 2:
-            self.floats.append((node.op.name, "three or more tensors at once"))
-        self._end_group(node, open_end=len(node.inputs) <= 2)
+    def _place_sum(self, node: Node, rule: Rule) -> None:  # noqa: ARG002
+        self._end_group(node)
 
-    def _place_mean(self, node: Node, rule: Rule) -> None:  # noqa: ARG002
+    def _place_own(self, node: Node, rule: Rule) -> None:  # noqa: ARG002
         self._own(node)
 
     def _place_same(self, node: Node, rule: Rule) -> None:  # noqa: ARG002
-        if len(node.inputs) == 1 and id(node.inputs[0]) in self._grid:
-            self._grid[id(node.outputs[0])] = self._grid[id(node.inputs[0])]
+        grids = [self._grid.get(id(tensor)) for tensor in node.inputs if _is_float(tensor)]
+        if len(grids) == 1 and grids[0] is not None:
+            for tensor in node.outputs:
+                self._grid[id(tensor)] = grids[0]
 
-    def _place_average(self, node: Node, rule: Rule) -> None:  # noqa: ARG002
-        grid = self._grid.get(id(node.inputs[0]))
-        if grid is None:
-            self.floats.append((node.op.name, "reads a tensor that is float"))
-            return
+    def _place_shared(self, node: Node, rule: Rule) -> None:
+        self._share(node, self._grid[id(node.inputs[0])], rule)
+
+    def _share(self, node: Node, grid: Range, rule: Rule) -> None:
         self._grid[id(node.outputs[0])] = grid
-        self.points[id(node.outputs[0])] = Point(grid, site=-1, pooled=True)
+        self.points[id(node.outputs[0])] = Point(
+            grid, site=-1, pooled="up" if rule.ties == "up" else bool(rule.ties)
+        )
 
-    def _place_concat(self, node: Node, rule: Rule) -> None:
-        grids = [self._grid.get(id(tensor)) for tensor in node.inputs]
-        if any(grid is None or grid.root().fixed is not None for grid in grids):
-            self._place_float(node, dataclasses.replace(rule, reason="its inputs share no range"))
+    def _place_join(self, node: Node, rule: Rule) -> None:  # noqa: ARG002
+        read = [tensor for tensor in node.inputs if _is_float(tensor)]
+        grids = [self._grid.get(id(tensor)) for tensor in read]
+        if any(grid is None for grid in grids):
+            self.floats.append((node.op.name, "its inputs share no range"))
+            self._own(node)
             return
-        first, *others = [grid.root() for grid in grids if grid is not None]
-        for other in others:
-            if other.root() is not first:
-                other.root().parent = first
-                first.role = "activation"
-        self._grid[id(node.outputs[0])] = first
+        roots = [grid.root() for grid in grids if grid is not None]
+        if len({id(root) for root in roots}) == 1:
+            self._grid[id(node.outputs[0])] = roots[0]
+            return
+        shared = Range(f"{node.op.name}_range", op=node.op)
+        for tensor, root in zip(read, roots, strict=True):
+            if root.fixed is not None or root.role == "input":
+                # Its own range has to stay: one more range, and a QUANTIZE in the file.
+                self.moved[node.index, id(tensor)] = Point(shared)
+            elif root.root() is not shared:
+                root.root().parent = shared
+        self._grid[id(node.outputs[0])] = shared
 
     def _place_fixed(self, node: Node, rule: Rule) -> None:
-        self._watch(node.outputs[0], Range(f"{node.op.name}_range", fixed=rule.fixed_range))
-
-    def _place_own(self, node: Node, rule: Rule) -> None:
-        if rule.reason:
-            self.floats.append((node.op.name, rule.reason))
-        self._own(node)
+        self._watch(node.outputs[0], self._range_behind(node, rule))
 
     def _place_float(self, node: Node, rule: Rule) -> None:
+        if rule.weights and not self._reads_floats(node):
+            self.kernels.add(node.index)
+        self._place_island(node, rule)
+
+    def _place_island(self, node: Node, rule: Rule) -> None:
+        """Leaves an operation float; what reads it is int8 again."""
         self.floats.append((node.op.name, rule.reason))
+        if len(node.outputs) == 1 and rule.kind == "kernel":
+            self._end_group(node)  # its BatchNormalization and ReLU belong to it
+        else:
+            self._own(node)
+
+    def _range_behind(self, node: Node, rule: Rule) -> Range:
+        return Range(f"{node.op.name}_range", fixed=rule.fixed_range, op=node.op)
 
     def _own(self, node: Node) -> None:
-        self._watch(node.outputs[0], Range(f"{node.op.name}_range"))
+        for number, tensor in enumerate(node.outputs):
+            # The converter would drop a range between a float operation and the output.
+            is_exit = self._is_island(node) and self._leads_out(tensor)
+            if _is_float(tensor) and not is_exit:
+                suffix = f"_{number}" if number else ""
+                self._watch(tensor, Range(f"{node.op.name}{suffix}_range", op=node.op))
 
     def _watch(self, tensor: Any, grid: Range) -> None:
         self._grid[id(tensor)] = grid
         self.points[id(tensor)] = Point(grid)
 
-    def _end_group(self, node: Node, *, open_end: bool) -> None:
+    def _end_group(self, node: Node) -> None:
         """Puts the range behind a node, unless the next operation is fused with it."""
-        reader = self.graph.only_consumer(node.outputs[0]) if open_end else None
-        if reader is not None and self._selected(reader.op):
-            kind = rule_for(reader.op).kind
-            mine = rule_for(node.op).kind
-            if kind == "relu" or (kind == "norm" and mine == "kernel"):
-                return
-        self._own(node)
+        tensor = node.outputs[0]
+        reader = self.graph.only_consumer(tensor)
+        mine = rule_for(node.op, node).kind
+        folds = (
+            reader is not None
+            and self._selected(reader.op)
+            and mine == "kernel"
+            and rule_for(reader.op, reader).kind == "norm"
+        )
+        if folds or self._reads_only_relu(tensor):
+            self._open.add(id(tensor))
+        else:
+            self._own(node)
 
-    def _fused_before(self, node: Node, kinds: tuple[str, ...]) -> bool:
-        before = self.graph.producer.get(id(node.inputs[0]))
+    def _reads_only_relu(self, tensor: Any) -> bool:
+        """Tells whether a ReLU alone reads a tensor, or several that are one in the file."""
+        readers = self.graph.consumers[id(tensor)]
+        rules = {rule_for(reader.op, reader) for reader in readers}
+        names = {relu_name(reader.op) for reader in readers}
+        is_output = id(tensor) in self.graph.outputs
         return (
-            before is not None
-            and rule_for(before.op).kind in kinds
-            and id(before.outputs[0]) not in self.points
-            and id(before.outputs[0]) not in self._grid
+            not is_output
+            and len(rules) == len(names) == 1
+            and next(iter(rules)).kind == "relu"
+            and all(self._selected(reader.op) for reader in readers)
         )
 
+    def _is_folded(self, node: Node) -> bool:
+        return id(node.inputs[0]) in self._open
+
+    def _leads_out(self, tensor: Any) -> bool:
+        """Tells whether nothing reads a tensor but what only passes it on to the output."""
+        readers = self.graph.consumers[id(tensor)]
+        return all(
+            rule_for(reader.op, reader).kind == "same"
+            and all(self._leads_out(output) for output in reader.outputs)
+            for reader in readers
+        )
+
+    def _is_island(self, node: Node) -> bool:
+        named = any(name == node.op.name for name, _ in self.floats)
+        return named and node.index not in self.decomposed
+
     def _reads_floats(self, node: Node) -> bool:
-        return any(id(tensor) not in self._grid for tensor in node.inputs)
+        return any(
+            _is_float(tensor) and id(tensor) not in self._grid and id(tensor) not in self._open
+            for tensor in node.inputs
+        )
 
     def _number_sites(self) -> None:
-        for point in [*self.points.values(), *self.split.values()]:
+        for point in [*self.points.values(), *self.split.values(), *self.moved.values()]:
             point.range = point.range.root()
             if point.site >= 0:
                 point.site = point.range.num_sites
                 point.range.num_sites += 1
+
+
+def relu_name(op: Any) -> str:
+    """Tells kinds of ReLU apart, however they are written."""
+    if hasattr(op, "max_value"):
+        return "relu" if op.max_value is None else f"relu{op.max_value:g}"
+    return activation_name(getattr(op, "activation", op)).lower()
 
 
 def _is_float(tensor: Any) -> bool:

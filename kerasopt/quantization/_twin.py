@@ -1,26 +1,37 @@
 """The quantization-aware graph, built around the user's layers, and the graph that is exported."""
 
+import inspect
 import itertools
-from collections.abc import Callable
+from collections import defaultdict
 from typing import Any
 
 import numpy as np
 
 from kerasopt._backend import keras
-from kerasopt._layer_filter import LayerFilter, select_layers, walk_layers
-from kerasopt._validation import check_choice
-from kerasopt.quantization._fake_quant import fake_quantize, fake_quantize_kernel
+from kerasopt._layer_filter import LayerFilter, walk_layers
+from kerasopt.quantization._checks import check_finite_weights
+from kerasopt.quantization._decomposed import DecomposedLayer, inner_ranges
 from kerasopt.quantization._graph import Graph, Node, flat_functional, functional, tensors
-from kerasopt.quantization._layers import CARRYING, FakeQuantize, QuantizedLayer, kernel_axes
+from kerasopt.quantization._kernels import CARRYING, RECURRENT, QuantizedLayer
+from kerasopt.quantization._layers import FIXED_INT16, FakeQuantize
 from kerasopt.quantization._placement import Plan, Point, Range
-from kerasopt.quantization._rules import rule_for
+from kerasopt.quantization._rules import activation_rule
+from kerasopt.quantization._schemes import (
+    INT8,
+    PRESETS,
+    LayerSchemes,
+    Scheme,
+    SchemeLike,
+    check_scheme,
+)
 from kerasopt.training import settle
 
+REASON = "int8 weights, float activations"
 _SPLIT = "_split_activation"
 """Ends the name of an activation that was taken out of a layer."""
 
 
-def quantize_aware(model: Any, scheme: str = "int8", *, layers: LayerFilter = None) -> Any:
+def quantize_aware(model: Any, scheme: SchemeLike = "int8", *, layers: LayerFilter = None) -> Any:
     """Returns a copy of a model that computes as its int8 TFLite file will.
 
     Kernels are rounded to int8 levels, one scale per output channel, and activations to the 256
@@ -29,7 +40,9 @@ def quantize_aware(model: Any, scheme: str = "int8", *, layers: LayerFilter = No
 
     Args:
         model: a built functional or Sequential model, nested models included. It is not changed.
-        scheme: `"int8"`: weights symmetric per output channel, activations asymmetric 8 bit.
+        scheme: `"int8"` (weights symmetric per output channel, activations asymmetric 8 bit),
+            `"int16x8"`, `"int8_weights"`, a `Scheme`, or a dict of regexes on layer paths and
+            these, `None` for float: `{"head": None}`. See `resolve_scheme`.
         layers: which layers to quantize: `None` for all, a regex on the name or path, a list of
             them, or a callable `layer -> bool`. A layer left out stays float, and so does the
             operation that reads it directly.
@@ -39,7 +52,9 @@ def quantize_aware(model: Any, scheme: str = "int8", *, layers: LayerFilter = No
         `.keras` and loads without custom objects.
 
     Raises:
-        ValueError: the model is not built, not functional or Sequential, or already quantized.
+        TypeError: `scheme` is none of these.
+        ValueError: the model is not built, not functional or Sequential, has weights that are not
+            finite, or is already quantized; `scheme` or `layers` find no layer.
 
     Example:
         >>> import keras
@@ -51,95 +66,180 @@ def quantize_aware(model: Any, scheme: str = "int8", *, layers: LayerFilter = No
         Jacob et al., Quantization and Training of Neural Networks for Efficient
         Integer-Arithmetic-Only Inference, arXiv:1712.05877.
     """
-    check_choice("scheme", scheme, ("int8",))
+    check_scheme(scheme)
     settle(model)
     source = flat_functional(model)
     _check_not_quantized(source)
+    check_finite_weights(model)
+    schemes = LayerSchemes(model, scheme, layers)
     copy = keras.models.clone_model(source)
     copy.set_weights(source.get_weights())
     for mine, theirs in zip(copy.layers, source.layers, strict=True):
         mine.trainable = theirs.trainable
-    return build_twin(copy, layers=layers)
+    schemes.follow(zip(copy.layers, source.layers, strict=True))
+    return build_twin(copy, schemes)
 
 
-def build_twin(model: Any, *, layers: LayerFilter = None) -> Any:
+def build_twin(model: Any, schemes: LayerSchemes) -> Any:
     """Returns the quantization-aware graph around the very layers of `model`."""
     flat = flat_functional(model)
     _check_not_quantized(flat)
     graph = Graph(flat)
-    plan = Plan(graph, _selector(flat, layers))
-    ranges: dict[int, FakeQuantize] = {}  # id of a `Range` -> its layer
-    split = {graph.nodes[index].op.name for index in plan.split}
-    wrapped = {id(graph.nodes[index].op) for index in plan.kernels}
-
-    def replace(op: Any) -> Any:
-        return QuantizedLayer(op, linear=op.name in split) if id(op) in wrapped else op
-
-    def quantize(tensor: Any, point: Point) -> Any:
-        if id(point.range) not in ranges:
-            ranges[id(point.range)] = _range_layer(point.range, ranges)
-        layer = ranges[id(point.range)]
-        return layer(tensor, site=point.site, pooled=point.pooled)
-
-    call = _Caller(graph, plan, quantize)
-    return keras.models.clone_model(graph.copy, clone_function=replace, call_function=call)
+    # Schemes: the plan places activations; kernels without activations are wrapped all the same.
+    plan = Plan(graph, schemes.has_activations)
+    call = _Caller(graph, plan, schemes, model.distribute_strategy)
+    return keras.models.clone_model(graph.copy, clone_function=call.wrap, call_function=call)
 
 
 class _Caller:
-    """Calls each operation of the new graph and puts the ranges behind it."""
+    """Wraps the operations of the new graph, calls them, and puts the ranges behind them."""
 
-    def __init__(self, graph: Graph, plan: Plan, quantize: Callable[[Any, Point], Any]) -> None:
+    def __init__(self, graph: Graph, plan: Plan, schemes: LayerSchemes, strategy: Any) -> None:
+        self._schemes = schemes
+        self._strategy = strategy
         self._nodes = iter(graph.nodes)
         self._inputs = {id(tensor) for tensor in graph.inputs}
         self._plan = plan
-        self._quantize = quantize
+        self._ranges: dict[int, FakeQuantize] = {}  # id of a `Range` -> its layer
         self._quantized_inputs: dict[int, Any] = {}
         self._activations: dict[str, Any] = {}
+        self._sites: dict[int, int] = defaultdict(int)
+        self._linear = {graph.nodes[index].op.name for index in plan.split}
+        self._kernels = {id(graph.nodes[index].op) for index in plan.kernels}
+        self._kernels |= {
+            id(node.op) for node in graph.nodes if _has_only_weights(node.op, schemes)
+        }
+        self._decomposed: dict[int, list[Node]] = defaultdict(list)
+        for index in sorted(plan.decomposed):
+            self._decomposed[id(graph.nodes[index].op)].append(graph.nodes[index])
+
+    def wrap(self, op: Any) -> Any:
+        """Returns what stands for an operation in the new graph."""
+        if _has_only_weights(op, self._schemes):
+            return QuantizedLayer(op, float_activations=True)
+        if id(op) in self._kernels:
+            return QuantizedLayer(op, linear=op.name in self._linear)
+        if id(op) in self._decomposed:
+            nodes = self._decomposed[id(op)]
+            steps = self._plan.decomposed[nodes[0].index]
+            args, kwargs = _bound(op, steps.__name__, nodes[0].args, nodes[0].kwargs)
+            ranges = inner_ranges(op, steps, args, kwargs)
+            return self._apart(op, op, steps, ranges, len(nodes))
+        return op
+
+    def _apart(self, op: Any, layer: Any, steps: Any, ranges: Any, count: int) -> DecomposedLayer:
+        num_bits = _scheme_behind(op, self._schemes).activation_num_bits or 8
+        with self._strategy.scope():
+            return DecomposedLayer(layer, steps.__name__, ranges, count, num_bits)
 
     def __call__(self, op: Any, *args: Any, **kwargs: Any) -> Any:
         node = next(self._nodes)
-        swaps = {
-            id(new): self._input(new, old)
-            for old, new in zip(node.inputs, tensors((args, kwargs)), strict=True)
-            if id(old) in self._inputs and id(old) in self._plan.points
-        }
-        args, kwargs = keras.tree.map_structure(
-            lambda leaf: swaps.get(id(leaf), leaf), (args, kwargs)
-        )
+        args, kwargs = self._rounded_inputs(node, args, kwargs)
+        if isinstance(op, DecomposedLayer):
+            args, kwargs = _bound(op.layer, op.steps, args, kwargs)
+            kwargs["site"] = self._sites[id(op)]
+            self._sites[id(op)] = min(self._sites[id(op)] + 1, op.num_sites - 1)
         result = op(*args, **kwargs)
         if node.index in self._plan.split:
             result = self._quantize(result, self._plan.split[node.index])
-            result = self._activation(op.name, node.op.activation)(result)
-        point = self._plan.points.get(id(node.outputs[0])) if len(node.outputs) == 1 else None
-        return result if point is None else self._quantize(result, point)
+            result = self._activation(node.op, result)
+        points = [self._plan.points.get(id(tensor)) for tensor in node.outputs]
+        if not any(points):
+            return result
+        rounded = iter(
+            [
+                tensor if point is None else self._quantize(tensor, point)
+                for tensor, point in zip(tensors(result), points, strict=True)
+            ]
+        )
+        return keras.tree.map_structure(lambda _: next(rounded), result)
 
-    def _activation(self, name: str, function: Any) -> Any:
+    def _rounded_inputs(self, node: Node, args: Any, kwargs: Any) -> Any:
+        """Puts ranges between the model's inputs, or ranges that cannot be shared, and a node."""
+        swaps = {}
+        for old, new in zip(node.inputs, tensors((args, kwargs)), strict=True):
+            rounded = new
+            if id(old) in self._inputs and id(old) in self._plan.points:
+                rounded = self._input(new, old)
+            point = self._plan.moved.get((node.index, id(old)))
+            if point is not None:
+                rounded = self._quantize(rounded, point)
+            swaps[id(new)] = rounded
+        return keras.tree.map_structure(lambda leaf: swaps.get(id(leaf), leaf), (args, kwargs))
+
+    def _activation(self, op: Any, x: Any) -> Any:
+        name, function = op.name, op.activation
         if name not in self._activations:  # a shared layer is called more than once
             layer = keras.layers.Activation(function, name=f"{name}{_SPLIT}")
+            steps = activation_rule(function).steps
+            if steps is not None:
+                count = sum(node.op.name == name for node in self._plan.graph.nodes)
+                ranges = inner_ranges(layer, steps, (x,), {})
+                layer = self._apart(op, layer, steps, ranges, count)
             self._activations[name] = layer
-        return self._activations[name]
+        layer = self._activations[name]
+        if not isinstance(layer, DecomposedLayer):
+            return layer(x)
+        self._sites[id(layer)] += 1
+        return layer(x, site=self._sites[id(layer)] - 1)
 
     def _input(self, new: Any, old: Any) -> Any:
         if id(old) not in self._quantized_inputs:
             self._quantized_inputs[id(old)] = self._quantize(new, self._plan.points[id(old)])
         return self._quantized_inputs[id(old)]
 
+    def _quantize(self, tensor: Any, point: Point) -> Any:
+        if id(point.range) not in self._ranges:
+            # Ranges stand on every replica like the model's variables; the graph itself is of no
+            # strategy, so that it runs anywhere afterwards.
+            with self._strategy.scope():
+                layer = _range_layer(point.range, self._ranges, self._schemes)
+            self._ranges[id(point.range)] = layer
+        layer = self._ranges[id(point.range)]
+        return layer(tensor, site=point.site, pooled=point.pooled)
 
-def _range_layer(grid: Range, ranges: dict[int, FakeQuantize]) -> FakeQuantize:
+
+def _bound(op: Any, steps: str, args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Puts tensors first, and everything else behind by name."""
+    if steps == "with_constant":
+        place = [keras.backend.is_keras_tensor(arg) for arg in args].index(False)
+        return (args[1 - place],), {"constant": np.asarray(args[place]).tolist(), "place": place}
+    bound = inspect.signature(op.call).bind(*args, **kwargs)
+    count = 0
+    while count < len(bound.args) and tensors(bound.args[count]):
+        count += 1
+    names = list(bound.arguments)[count : len(bound.args)]
+    named = dict(zip(names, bound.args[count:], strict=True))
+    return bound.args[:count], {**named, **bound.kwargs}
+
+
+def _has_only_weights(op: Any, schemes: LayerSchemes) -> bool:
+    scheme = schemes.of(op)
+    carries = isinstance(op, CARRYING + RECURRENT)
+    return carries and scheme is not None and scheme.activation_num_bits is None
+
+
+def _scheme_behind(op: Any, schemes: LayerSchemes) -> Scheme:
+    return schemes.of(op) or INT8
+
+
+def _range_layer(
+    grid: Range, ranges: dict[int, FakeQuantize], schemes: LayerSchemes
+) -> FakeQuantize:
     used = {layer.name for layer in ranges.values()}
     numbered = (f"{grid.name}_{number}" for number in itertools.count(1))
     name = next(n for n in itertools.chain([grid.name], numbered) if n not in used)
-    return FakeQuantize(max(1, grid.num_sites), fixed_range=grid.fixed, role=grid.role, name=name)
-
-
-def _selector(model: Any, chosen: LayerFilter) -> Callable[[Any], bool]:
-    if chosen is None:
-        return lambda op: True  # noqa: ARG005
-    every = walk_layers(model)
-    picked = {id(layer) for _, layer in select_layers(every, chosen)}
-    known = {id(layer) for _, layer in every}
-    # Only layers with kernels are chosen one by one; what lies between follows its neighbours.
-    return lambda op: id(op) in picked or id(op) not in known or not isinstance(op, CARRYING)
+    # Schemes: a range has the bits of the layer that fills it first.
+    scheme = _scheme_behind(grid.op, schemes)
+    wide = scheme.activation_num_bits == 16
+    return FakeQuantize(
+        max(1, grid.num_sites),
+        fixed_range=FIXED_INT16 if wide and grid.fixed else grid.fixed,
+        role=grid.role,
+        num_bits=scheme.activation_num_bits or 8,
+        symmetric=scheme.symmetric,
+        name=name,
+    )
 
 
 def is_quantization_aware(model: Any) -> bool:
@@ -148,7 +248,8 @@ def is_quantization_aware(model: Any) -> bool:
     Args:
         model: any Keras model.
     """
-    return any(isinstance(layer, FakeQuantize) for _, layer in walk_layers(model))
+    kinds = (FakeQuantize, QuantizedLayer)
+    return any(isinstance(layer, kinds) for _, layer in walk_layers(model))
 
 
 def _check_not_quantized(model: Any) -> None:
@@ -170,18 +271,48 @@ def float_operations(model: Any) -> tuple[tuple[str, str], ...]:
         ValueError: the model is not quantization-aware.
     """
     check_quantization_aware(model)
-    graph = Graph(_strip_ranges(model))
-    wrapped = {layer.name for _, layer in walk_layers(model) if isinstance(layer, QuantizedLayer)}
-    left_out: set[str] = set()
+    wrapped = [
+        layer.name for layer in model.layers if isinstance(layer, QuantizedLayer | DecomposedLayer)
+    ]
+    if not any(isinstance(layer, FakeQuantize) for _, layer in walk_layers(model)):
+        return tuple((name, REASON) for name in wrapped)
+    graph = Graph(strip_ranges(model))
+    quantized_layers = [layer for layer in model.layers if isinstance(layer, QuantizedLayer)]
+    weights = {layer.name for layer in quantized_layers if layer.float_activations}
+    left_out = set(weights)
     while True:
         plan = Plan(graph, lambda op: op.name not in left_out)
         # What the rules would quantize and the model does not, was left out; the first such
         # layer may be the reason for those behind it.
-        missing = [graph.nodes[index].op.name for index in sorted(plan.kernels)]
+        quantized = {*plan.kernels, *plan.decomposed}
+        missing = [graph.nodes[index].op.name for index in sorted(quantized)]
         missing = [name for name in missing if name not in wrapped]
         if not missing:
-            return tuple(plan.floats)
+            return tuple((n, REASON if n in weights else why) for n, why in plan.floats)
         left_out.add(missing[0])
+
+
+def scheme_of(model: Any) -> Scheme:
+    """Returns the scheme of the file that a quantization-aware model becomes.
+
+    Args:
+        model: a quantization-aware model.
+
+    Raises:
+        ValueError: the model is not quantization-aware, or its ranges have 8 and 16 bits, for
+            which TFLite has no file.
+    """
+    check_quantization_aware(model)
+    ranges = [layer for _, layer in walk_layers(model) if isinstance(layer, FakeQuantize)]
+    num_bits = sorted({layer.num_bits for layer in ranges})
+    if len(num_bits) > 1:
+        raise ValueError(
+            "A TFLite file has 8-bit or 16-bit activations. Received: "
+            f"{model.name!r}, with ranges of {' and '.join(map(str, num_bits))} bits. "
+            "Train all layers with one of the schemes 'int8' and 'int16x8'."
+        )
+    by_bits = {scheme.activation_num_bits: scheme for scheme in PRESETS.values()}
+    return by_bits[num_bits[0] if num_bits else None]
 
 
 def check_quantization_aware(model: Any) -> None:
@@ -193,16 +324,16 @@ def check_quantization_aware(model: Any) -> None:
         )
 
 
-def _strip_ranges(model: Any) -> Any:
+def strip_ranges(model: Any) -> Any:
     """Returns the float graph inside a quantization-aware one, on the same layers."""
 
     def call(op: Any, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(op, FakeQuantize):
+        if isinstance(op, FakeQuantize) or op.name in split:
             return args[0]
+        if isinstance(op, DecomposedLayer):
+            return op.call_inside(*args, **kwargs)
         if isinstance(op, QuantizedLayer):
             return op.layer(*args, **kwargs)
-        if op.name in split:
-            return args[0]
         return op(*args, **kwargs)
 
     wrapped = [layer for layer in model.layers if isinstance(layer, QuantizedLayer)]
@@ -210,120 +341,3 @@ def _strip_ranges(model: Any) -> Any:
     return keras.models.clone_model(
         functional(model), clone_function=lambda op: op, call_function=call
     )
-
-
-class _ConstantRange(keras.layers.Layer):
-    """Fake quantization with a range fixed for good, as the converter reads it."""
-
-    def __init__(self, low: float, high: float, name: str) -> None:
-        super().__init__(name=name, dtype="float32")
-        self.low, self.high = low, high
-
-    def call(self, inputs: Any) -> Any:
-        return fake_quantize(inputs, self.low, self.high)
-
-    def compute_output_spec(self, inputs: Any) -> Any:
-        return keras.KerasTensor(inputs.shape, dtype="float32")
-
-
-def export_twin(model: Any) -> Any:
-    """Returns the graph to hand to the TFLite converter.
-
-    Kernels are constants that already hold their int8 levels, the batch size is 1, affine maps
-    over pixels are convolutions, and what only matters in training is gone. The converter then
-    finds the same integers, channel by channel.
-
-    Args:
-        model: a quantization-aware model with ranges learned.
-
-    Raises:
-        ValueError: the model is not quantization-aware, or a range has seen no training batch.
-    """
-    check_quantization_aware(model)
-    flat = flat_functional(model)
-    graph = Graph(flat)
-    nodes: dict[int, Node] = {id(node.op): node for node in graph.nodes}
-    later: list[tuple[Any, list[np.ndarray]]] = []
-    convolutions: list[Any] = []
-
-    def replace(op: Any) -> Any:
-        if isinstance(op, FakeQuantize):
-            low, high = op.range_value()
-            if not high > low:
-                raise ValueError(
-                    f"Every range must have seen data. Received: {op.name!r}, which has seen none. "
-                    "Train the quantization-aware model for at least one step before exporting it."
-                )
-            return _ConstantRange(low, high, op.name)
-        if isinstance(op, QuantizedLayer):
-            return _constant_kernel(op, later)
-        if _is_affine(op, nodes, graph):
-            convolutions.append(_as_convolution(op, nodes[id(op)], later))
-            return convolutions[-1]
-        return op
-
-    def call(op: Any, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(op, _ConstantRange) or any(op is made for made in convolutions):
-            return op(args[0])  # without `site`, `mask` or `training`
-        if _only_for_training(op):
-            return args[0]
-        return op(*args, **kwargs)
-
-    inputs = keras.tree.map_structure(
-        lambda t: keras.Input(batch_shape=(1, *t.shape[1:]), dtype=t.dtype, name=t.name), flat.input
-    )
-    twin = keras.models.clone_model(
-        graph.copy, input_tensors=inputs, clone_function=replace, call_function=call
-    )
-    for layer, weights in later:
-        layer.set_weights(weights)
-    return twin
-
-
-def _constant_kernel(op: QuantizedLayer, later: list[tuple[Any, list[np.ndarray]]]) -> Any:
-    config = op.layer.get_config()
-    config.update(name=op.name, dtype="float32")
-    if op.linear:
-        config["activation"] = "linear"
-    weights = op.layer.get_weights()
-    weights[0] = np.asarray(fake_quantize_kernel(weights[0], kernel_axes(op.layer)))
-    layer = type(op.layer).from_config(config)
-    later.append((layer, weights))
-    return layer
-
-
-def _only_for_training(op: Any) -> bool:
-    noise = (
-        keras.layers.Dropout,
-        keras.layers.SpatialDropout2D,
-        keras.layers.GaussianNoise,
-        keras.layers.GaussianDropout,
-        keras.layers.ActivityRegularization,
-    )
-    return isinstance(op, noise) or getattr(op, "kerasopt_training_only", False)
-
-
-def _is_affine(op: Any, nodes: dict[int, Node], graph: Graph) -> bool:
-    kind = rule_for(op).kind
-    if kind not in ("affine", "norm") or len(nodes[id(op)].outputs[0].shape) != 4:
-        return False
-    before = graph.producer.get(id(nodes[id(op)].inputs[0]))
-    # Behind a kernel a BatchNormalization is folded by the converter.
-    return (
-        kind == "affine" or before is None or not isinstance(before.op, (QuantizedLayer, *CARRYING))
-    )
-
-
-def _as_convolution(op: Any, node: Node, later: list[tuple[Any, list[np.ndarray]]]) -> Any:
-    """Reads scale, offset and channel order off a per-pixel affine map by probing it."""
-    channels = node.inputs[0].shape[-1]
-    basis = np.concatenate([np.zeros((1, channels)), np.eye(channels)]).astype("float32")
-    mapped = keras.ops.convert_to_numpy(op(basis[:, None, None, :])).reshape(channels + 1, -1)
-    offset, matrix = mapped[0], mapped[1:] - mapped[0]
-    if matrix.shape == (channels, channels) and np.array_equal(matrix, np.diag(np.diag(matrix))):
-        layer: Any = keras.layers.DepthwiseConv2D(1, name=op.name)
-        later.append((layer, [np.diag(matrix).reshape(1, 1, channels, 1), offset]))
-    else:
-        layer = keras.layers.Conv2D(matrix.shape[1], 1, name=op.name)
-        later.append((layer, [matrix.reshape(1, 1, *matrix.shape), offset]))
-    return layer

@@ -1,6 +1,7 @@
 """The one place that touches the compiled train step: sessions, moments and the callback base."""
 
 from kerasopt.training._callback import TrainingCallback
+from kerasopt.training._checkpoints import ride_in_checkpoints
 from kerasopt.training._optimizer import (
     build_optimizer,
     count_steps,
@@ -19,6 +20,7 @@ __all__ = [
     "check_moment",
     "count_steps",
     "is_untouched",
+    "ride_in_checkpoints",
     "session",
     "settle",
     "trim_optimizer",

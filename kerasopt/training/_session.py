@@ -1,9 +1,9 @@
 """Everything that callbacks change on one model during one `fit`, and the way back.
 
-A compiled train step reads `model.call`, `model.compute_loss` and `model.train_step` when it is
-traced. A hook is an instance attribute over one of these, a closure around what was there before;
-hooks stack in a fixed order whatever the order of the callbacks. `Session.retrace` asks Keras for
-a new step, which the running `fit` picks up at its next batch.
+A compiled train step reads `model.call`, `model.compute_loss`, `model.compute_metrics` and
+`model.train_step` when it is traced. A hook is an instance attribute over one of these, a closure
+around what was there before; hooks stack in a fixed order whatever the order of the callbacks.
+`Session.retrace` asks Keras for a new step, which the running `fit` picks up at its next batch.
 
 `fit` that ends in an exception never calls `on_train_end`. But `fit`, `evaluate` and `predict` all
 start by asking the model for their compiled function, so a session puts itself in front of these
@@ -21,7 +21,7 @@ from kerasopt.training._updates import Updates
 
 Wrapper = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-_HOOKED = ("call", "compute_loss", "train_step")
+_HOOKED = ("call", "compute_loss", "compute_metrics", "train_step")
 _GUARDED = ("make_train_function", "make_test_function", "make_predict_function")
 _MARK = "kerasopt_session"
 
@@ -62,16 +62,16 @@ class Session:
             self.retrace(evaluation=True)
 
     def hook(self, owner: Any, kind: str, wrapper: Wrapper, *, order: int) -> None:
-        """Puts a function around `model.call`, `model.compute_loss` or `model.train_step`.
+        """Puts a function around one of the methods that a train step is made of.
 
         Args:
             owner: who asks; `release(owner)` takes the hook off.
-            kind: `"call"`, `"compute_loss"` or `"train_step"`.
+            kind: `"call"`, `"compute_loss"`, `"compute_metrics"` or `"train_step"`.
             wrapper: receives the function that is there, returns the one to use instead.
             order: hooks with a lower order lie nearer to the model's own method.
 
         Raises:
-            ValueError: `kind` is none of the three.
+            ValueError: `kind` is none of the four.
         """
         if kind not in _HOOKED:
             raise ValueError(f"`kind` must be one of {_HOOKED}. Received: kind={kind!r}.")
@@ -170,7 +170,7 @@ class Session:
 
         def hooked(*args: Any, **kwargs: Any) -> Any:
             # A trace may run in a thread of its own, which does not see `fit` above it.
-            if tf.inside_function() or _is_fitting(model):
+            if tf.inside_function() or is_fitting(model):
                 return function(*args, **kwargs)
             self.close()
             return getattr(model, kind)(*args, **kwargs)
@@ -186,7 +186,7 @@ class Session:
 
         def make_function(force: bool = False) -> Any:
             # Inside its `fit`, validation asks for its function too; another `fit` is a new one.
-            if not force and (name == "make_train_function" or not _is_fitting(model)):
+            if not force and (name == "make_train_function" or not is_fitting(model)):
                 self.close()
             return make(model, force=force)
 
@@ -194,7 +194,7 @@ class Session:
         return make_function
 
 
-def _is_fitting(model: Any) -> bool:
+def is_fitting(model: Any) -> bool:
     """Tells whether a `fit` of this model is running, by looking for it up the stack."""
     frame = inspect.currentframe()
     while frame is not None:
@@ -211,7 +211,7 @@ def settle(model: Any) -> None:
         model: any Keras model.
     """
     current = getattr(getattr(model, "make_train_function", None), _MARK, None)
-    if current is not None and not _is_fitting(model):
+    if current is not None and not is_fitting(model):
         current.close()
 
 

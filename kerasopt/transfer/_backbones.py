@@ -10,6 +10,7 @@ import zipfile
 from typing import Any
 
 from kerasopt._backend import keras
+from kerasopt._keras_file import load_keras
 from kerasopt._validation import nearest
 from kerasopt.transfer._graph import GraphCopier, find_pool, first_line, is_graph
 from kerasopt.transfer._heads import find_mark
@@ -184,7 +185,7 @@ def _load(backbone: str | os.PathLike[str]) -> Any:
             "which is not a file."
         )
     try:
-        return keras.models.load_model(path, compile=False)
+        return load_keras(path, name="backbone")
     except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"`backbone` must be a .keras file that Keras can load ({first_line(error)}). "

@@ -65,6 +65,12 @@ TRAINING = (
     ),
     Case(
         "training",
+        "ride_in_checkpoints",
+        "function",
+        make=lambda: ko.training.ride_in_checkpoints(small_cnn(), "state", dict, print),
+    ),
+    Case(
+        "training",
         "session",
         "function",
         make=lambda: ko.training.session(compiled(small_cnn())),

@@ -1,0 +1,108 @@
+"""Proves int8 on every model of `keras.applications`: the part `quantization` of applications.py.
+
+Random weights, the smallest legal input, nested inside a classifier: `quantize_aware`, one training
+step, save, load, int8 file, and the file beside the loaded model, operation by operation.
+"""
+
+import pathlib
+import re
+import resource
+import time
+
+from _record import RESULTS
+
+RESULT = RESULTS / "applications_quantization.json"
+DOCS = pathlib.Path(__file__).resolve().parents[1] / "docs" / "quantization.md"
+TABLE = re.compile(r"(<!-- applications -->\n).*(<!-- /applications -->)", re.DOTALL)
+CHECKS = ("trained", "prediction_equal", "operations_equal", "kernels_equal")
+CLASSES = 5
+SAMPLES = 4
+
+
+def smallest_size(name):
+    """The smallest image that a family takes."""
+    if name == "Xception":
+        return 71
+    return 75 if name.startswith("Inception") else 32
+
+
+def prove(name, folder):
+    """Returns what was found out about one model, the entries of `CHECKS` as booleans."""
+    import keras
+    import numpy as np
+
+    import kerasopt as ko
+
+    keras.utils.set_random_seed(0)
+    size = smallest_size(name)
+    pixels = np.random.default_rng(0).uniform(0, 255, (SAMPLES, size, size, 3)).astype("float32")
+    labels = np.arange(SAMPLES) % CLASSES
+    backbone = getattr(keras.applications, name)(
+        include_top=False, weights=None, input_shape=(size, size, 3)
+    )
+    inputs = keras.Input((size, size, 3), name="image")
+    features = keras.layers.GlobalAveragePooling2D()(backbone(inputs))
+    classifier = keras.Model(inputs, keras.layers.Dense(CLASSES, name="logits")(features))
+
+    seconds = {}
+    start = time.perf_counter()
+    model = ko.quantization.quantize_aware(classifier)
+    seconds["quantize"] = time.perf_counter() - start
+    before = model.get_layer("logits").layer.kernel.numpy()
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.01, clipnorm=1.0), loss, run_eagerly=True)
+    start = time.perf_counter()
+    model.fit(pixels, labels, batch_size=SAMPLES, epochs=1, verbose=0)
+    seconds["step"] = time.perf_counter() - start
+    found = {"trained": bool((model.get_layer("logits").layer.kernel.numpy() != before).any())}
+
+    expected = np.asarray(model(pixels[:1], training=False))
+    model.save(folder / "model.keras")
+    del model, classifier, backbone
+    loaded = keras.models.load_model(folder / "model.keras")
+    again = np.asarray(loaded(pixels[:1], training=False))
+    found["prediction_equal"] = bool(np.array_equal(again, expected))
+    start = time.perf_counter()
+    result = ko.export.to_tflite(loaded, quantize="int8")
+    seconds["convert"] = time.perf_counter() - start
+    start = time.perf_counter()
+    report = ko.export.compare_operations(loaded, result.content, pixels, samples=SAMPLES)
+    seconds["compare"] = time.perf_counter() - start
+    return {**found, **_figures(ko, result, report), "size": size, "seconds": seconds}
+
+
+def _figures(ko, result, report):
+    rows = ko.profiling.profile(result.content).rows
+    macs = sum(row.macs or 0 for row in rows)
+    integer = sum(row.macs or 0 for row in rows if row.dtype == "int8")
+    faults = report.faults()
+    worst = min(report.operations, key=lambda match: match.equal)
+    return {
+        "operations_equal": not faults,
+        "kernels_equal": not report.unequal_kernels,
+        "faults": faults[:20],
+        "ranges": len(report.operations),
+        "kernels": report.kernels,
+        "int8_macs": integer / macs,
+        "float_operators": sum(row.dtype == "float32" for row in rows) - 1,
+        "islands": [list(entry) for entry in result.float_operations],
+        "least_equal": [worst.name, worst.equal, worst.max_steps],
+        "bytes": result.size,
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }
+
+
+def table(figures):
+    """The table of docs/quantization.md."""
+    lines = [
+        "| model | input | int8 MACs | ranges | kernels | least equal operation | float islands |",
+        "|---|---:|---:|---:|---:|---:|---|",
+    ]
+    for name in sorted(figures):
+        row = figures[name]
+        islands = ", ".join(f"`{op}` ({reason})" for op, reason in row["islands"][:3]) or "none"
+        lines.append(
+            f"| `{name}` | {row['size']} | {row['int8_macs']:.1%} | {row['ranges']} "
+            f"| {row['kernels']} | {row['least_equal'][1]:.2%} | {islands} |"
+        )
+    return "\n".join(lines) + "\n"

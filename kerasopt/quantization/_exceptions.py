@@ -1,0 +1,192 @@
+"""Options of an operation that change its rule. Each returns a reason, changed fields, or None."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from kerasopt._backend import keras
+from kerasopt.quantization import _decompositions as parts
+
+_CHANNELS_FIRST = "channels-first layout"
+
+
+def kernel(op: Any, node: Any) -> Any:  # noqa: ARG001
+    """Kernels and pooling over channels that come first."""
+    if getattr(op, "data_format", "channels_last") != "channels_last":
+        return _CHANNELS_FIRST
+    return None
+
+
+def einsum(op: Any, node: Any) -> Any:  # noqa: ARG001
+    """A kernel whose axes stand in the input and in the output too."""
+    left, out = op.equation.replace("...", "").replace(" ", "").split("->")
+    x, weights = left.split(",")
+    if any(axis in x and axis in out for axis in weights):
+        return "an equation with a kernel for each position"
+    return None
+
+
+def time_distributed(op: Any, node: Any) -> Any:  # noqa: ARG001
+    """Layers inside that are no kernels."""
+    layers = keras.layers
+    if type(op.layer) not in (layers.Dense, layers.Conv1D, layers.Conv2D):
+        return "not a Dense, Conv1D or Conv2D layer at each step"
+    return kernel(op.layer, None)
+
+
+def norm(op: Any, node: Any) -> Any:
+    """BatchNormalization over another axis than the last."""
+    rank = len(node.inputs[0].shape) if node is not None else 4
+    return None if op.axis in (-1, rank - 1) else "another axis than the last"
+
+
+def affine(op: Any, node: Any) -> Any:
+    """Normalization over other axes than the last."""
+    axis = getattr(op, "axis", None)
+    if axis is None or node is None:
+        return None
+    rank = len(node.inputs[0].shape)
+    axes = (axis,) if isinstance(axis, int) else tuple(axis)
+    return None if axes in ((), (-1,), (rank - 1,)) else "another axis than the last"
+
+
+def relu(op: Any, node: Any) -> Any:  # noqa: ARG001
+    """Slope, threshold and another ceiling than 6."""
+    if not isinstance(op, keras.layers.ReLU):
+        return None
+    if op.threshold:
+        return {"kind": "float", "reason": "a threshold", "leaks": True}
+    if op.negative_slope:
+        if op.max_value is not None:
+            return "a slope and a ceiling"
+        return {"kind": "shared", "steps": parts.leaky_relu}
+    if op.max_value in (None, 6, 6.0):
+        return None
+    return {"fixed_range": (0.0, float(op.max_value))}
+
+
+def leaky(op: Any, node: Any) -> Any:  # noqa: ARG001
+    """A slope above 1."""
+    return None if 0.0 <= parts.slope_of(op) <= 1.0 else "a slope that is not in [0, 1]"
+
+
+def merge(op: Any, node: Any) -> Any:  # noqa: ARG001
+    """More than two tensors at once, or a constant that is not a number."""
+    if node is None:
+        return None
+    if len(node.inputs) > 2:
+        return {"steps": parts.chain}
+    if any(np.size(c) > 1 for c in constants(node)):
+        return {"steps": parts.with_constant}
+    return None
+
+
+def divide(op: Any, node: Any) -> Any:  # noqa: ARG001
+    """A divisor that is a tensor."""
+    if node is None or (len(node.inputs) == 1 and keras.backend.is_keras_tensor(node.args[0])):
+        return None
+    return {
+        "kind": "float",
+        "reason": "a quotient has no scale that holds near 0",
+        "leaks": True,
+    }
+
+
+def clip(op: Any, node: Any) -> Any:  # noqa: ARG001
+    """Bounds that are no numbers around 0."""
+    low, high = getattr(op, "x_min", None), getattr(op, "x_max", None)
+    if isinstance(low, int | float) and isinstance(high, int | float) and low <= 0.0 <= high:
+        return {"fixed_range": _on_levels(float(low), float(high))}
+    return {"kind": "float", "steps": None, "reason": "bounds not around 0", "leaks": True}
+
+
+def power(op: Any, node: Any) -> Any:
+    """Another exponent than 2."""
+    if type(op).__name__ != "Power" or node is None:
+        return None
+    return None if list(constants(node)) in ([2], [2.0]) else "TFLite has no int8 power"
+
+
+def own(op: Any, node: Any) -> Any:
+    """Products with a constant tensor, means of one value."""
+    if node is not None and type(op).__name__.startswith(("Mean", "GlobalAverage")):
+        values = math.prod(size or 0 for size in node.inputs[0].shape[1:])
+        if values and values == math.prod(size or 0 for size in node.outputs[0].shape[1:]):
+            return {"kind": "same"}
+    is_product = node is not None and type(op).__name__ in ("Matmul", "Einsum")
+    if is_product and any(np.size(c) > 1 for c in constants(node)):
+        return "a product with a constant tensor"
+    return kernel(op, node)
+
+
+def _on_levels(low: float, high: float) -> tuple[float, float]:
+    """Moves a range, by half a step at most, until 0 is a level, so that all round alike."""
+    scale = (high - low) / 255.0
+    zero = math.floor(-low / scale + 0.5)
+    return -zero * scale, (255 - zero) * scale
+
+
+def resize(op: Any, node: Any) -> Any:  # noqa: ARG001
+    """Nearest keeps the range; what is neither nearest nor bilinear has no operator."""
+    if op.data_format != "channels_last":
+        return _CHANNELS_FIRST
+    if op.interpolation == "nearest":
+        return {"kind": "same"}
+    return None if op.interpolation == "bilinear" else "TFLite resizes nearest or bilinear only"
+
+
+def layer_norm(op: Any, node: Any) -> Any:
+    """Normalization over other axes than the last."""
+    return affine(op, node)
+
+
+def group_norm(op: Any, node: Any) -> Any:
+    """Channels that are not last."""
+    return affine(op, node)
+
+
+def attention(op: Any, node: Any) -> Any:
+    """Masks given as tensors, gates, windows, several axes."""
+    if node is not None:
+        if any(len(tensor.shape) != 3 for tensor in node.inputs):
+            return "attention over other tensors than (batch, steps, features)"
+        if any(node.kwargs.get(name) is not None for name in _MASKS):
+            return "a mask given as a tensor"
+        if node.kwargs.get("return_attention_scores"):
+            return "the attention scores are an output"
+        if node.masked:
+            return "masks from an Embedding or Masking layer"
+    config = op.get_config()
+    if config.get("use_gate") or config.get("sliding_window") or config.get("output_shape"):
+        return "a gate, a window or another output shape"
+    return None
+
+
+_MASKS = ("attention_mask", "query_mask", "value_mask", "key_mask")
+
+
+def dot_attention(op: Any, node: Any) -> Any:
+    """Scores other than plain products."""
+    if op.use_scale or op.score_mode != "dot":
+        return "a learned scale or another score than the product"
+    if node is not None and (node.masked or node.kwargs.get("mask") is not None):
+        return "a mask"
+    if node is not None and node.kwargs.get("return_attention_scores"):
+        return "the attention scores are an output"
+    return None
+
+
+def dot(op: Any, node: Any) -> Any:  # noqa: ARG001
+    """Vectors normalized first."""
+    return "TFLite has no int8 normalization of vectors" if op.normalize else None
+
+
+def constants(node: Any) -> list[Any]:
+    """Lists the numbers and arrays among the arguments of a call."""
+    leaves = keras.tree.flatten((node.args, node.kwargs))
+    return [
+        leaf
+        for leaf in leaves
+        if not keras.backend.is_keras_tensor(leaf) and not isinstance(leaf, str | bool | type(None))
+    ]

@@ -1,0 +1,136 @@
+"""The layer around each kernel of a quantization-aware model."""
+
+from typing import Any
+
+from kerasopt._backend import keras, tf
+from kerasopt._serialization import serializable
+from kerasopt.quantization._fake_quant import fake_quantize_kernel
+
+layers = keras.layers
+
+_LAST = (layers.Conv1D, layers.Conv2D)
+_DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
+_TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose)
+CARRYING = (*_LAST, *_DEPTHWISE, *_TRANSPOSED, layers.Dense, layers.EinsumDense)
+"""The layers whose kernel is an int8 constant in the file."""
+RECURRENT = (layers.RNN, layers.Bidirectional)
+"""The layers that compute in float, with weights on int8 levels."""
+
+
+@serializable
+class QuantizedLayer(keras.layers.Wrapper):
+    """Calls a layer with its kernel rounded to int8 levels, one scale per output channel.
+
+    Args:
+        layer: a convolution, transposed or depthwise convolution (1-D or 2-D), Dense, EinsumDense,
+            or a recurrent layer, whose input and recurrent kernels are rounded.
+        linear: leave the layer's activation to an operation behind; only ReLU and ReLU6 fuse.
+        float_activations: whether the layer computes in float, with only its weights on levels.
+        name: name of the wrapper; default is the layer's own.
+
+    Raises:
+        TypeError: `layer` is none of these.
+    """
+
+    def __init__(
+        self,
+        layer: Any,
+        linear: bool = False,
+        float_activations: bool = False,
+        name: str | None = None,
+        dtype: Any = "float32",
+        **kwargs: Any,
+    ) -> None:
+        if not isinstance(layer, CARRYING + RECURRENT):
+            raise TypeError(
+                "`layer` must be a convolution, a dense or a recurrent layer. "
+                f"Received: layer={layer!r}."
+            )
+        # float32, so that rounding is exact; the layer inside keeps its own precision.
+        super().__init__(layer, name=name or layer.name, dtype=dtype, **kwargs)
+        self.linear = bool(linear)
+        self.float_activations = bool(float_activations)
+        self.supports_masking = True
+
+    def build(self, input_shape: Any = None) -> None:
+        """Builds the layer inside."""
+        if not self.layer.built:
+            self.layer.build(input_shape)
+        self.built = True
+
+    def call(self, inputs: Any, **kwargs: Any) -> Any:
+        """Returns the layer's output, computed with the rounded kernel."""
+        rounded = [
+            (kernel, fake_quantize_kernel(tf.convert_to_tensor(kernel), axes))
+            for kernel, axes in kernels_of(self.layer)
+        ]
+        activation = getattr(self.layer, "activation", None)
+        try:
+            if self.linear:
+                self.layer.activation = keras.activations.linear
+            with keras.StatelessScope(state_mapping=rounded) as scope:
+                outputs = self.layer(inputs, **kwargs)
+        finally:
+            if self.linear:
+                self.layer.activation = activation
+        if isinstance(self.layer, RECURRENT):
+            _keep_state(self.layer, scope)
+        return keras.tree.map_structure(
+            lambda output: keras.ops.cast(output, self.compute_dtype), outputs
+        )
+
+    def compute_output_spec(self, inputs: Any, **kwargs: Any) -> Any:
+        """Returns the layer's specification in float32."""
+        kwargs.pop("training", None)
+        spec = self.layer.compute_output_spec(inputs, **kwargs)
+        return keras.tree.map_structure(
+            lambda tensor: keras.KerasTensor(tensor.shape, dtype="float32"), spec
+        )
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Returns the layer's output shape."""
+        return self.layer.compute_output_shape(input_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {
+            **super().get_config(),
+            "linear": self.linear,
+            "float_activations": self.float_activations,
+        }
+
+
+def _keep_state(layer: Any, scope: Any) -> None:
+    """Carries seeds and states over that the scope would forget."""
+    for variable in layer.non_trainable_variables:
+        value = scope.get_current_value(variable)
+        if value is not None:
+            variable.assign(value)
+
+
+def kernels_of(layer: Any) -> list[tuple[Any, tuple[int, ...]]]:
+    """Lists the kernels of a layer, each with the axes that do not count output channels."""
+    if isinstance(layer, keras.layers.Bidirectional):
+        return [*kernels_of(layer.forward_layer), *kernels_of(layer.backward_layer)]
+    if isinstance(layer, keras.layers.RNN):
+        cells = layer.cell.cells if hasattr(layer.cell, "cells") else [layer.cell]
+        return [
+            (kernel, tuple(range(len(kernel.shape) - 1)))
+            for cell in cells
+            if hasattr(cell, "recurrent_kernel")
+            for kernel in (cell.kernel, cell.recurrent_kernel)
+        ]
+    return [(layer.kernel, kernel_axes(layer))]
+
+
+def kernel_axes(layer: Any) -> tuple[int, ...]:
+    """Returns the axes of a layer's kernel that do not count output channels."""
+    rank = len(layer.kernel.shape)
+    if isinstance(layer, _DEPTHWISE):
+        return tuple(range(rank - 2))
+    if isinstance(layer, _TRANSPOSED):
+        return (*range(rank - 2), rank - 1)
+    if isinstance(layer, keras.layers.EinsumDense):
+        left, output = layer.equation.replace("...", "").replace(" ", "").split("->")
+        return tuple(i for i, axis in enumerate(left.split(",")[1]) if axis not in output)
+    return tuple(range(rank - 1))

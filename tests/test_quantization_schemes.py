@@ -1,0 +1,214 @@
+"""Schemes: presets, regexes, and the files they become."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+
+import kerasopt as ko
+from kerasopt.quantization import (
+    FakeQuantize,
+    QuantizeAware,
+    QuantizedLayer,
+    Scheme,
+    float_operations,
+    is_quantization_aware,
+    quantize_aware,
+    resolve_scheme,
+    scheme_of,
+)
+from tests.models import compiled, small_cnn, stripes
+
+X, Y = stripes(32)
+KERNELS = ["stem_conv", "block1_depthwise", "block1_project", "block2_conv", "logits"]
+
+
+def names(scheme, model=None):
+    found = resolve_scheme(model or small_cnn(), scheme)
+    return {path: layer and layer.name for path, layer in found.items()}
+
+
+def ranges_of(model):
+    return {la.name: la for la in model.layers if isinstance(la, FakeQuantize)}
+
+
+def test_presets_are_frozen_values_that_serialize():
+    for name in ("int8", "int16x8", "int8_weights"):
+        scheme = Scheme.of(name)
+        assert scheme.name == name
+        assert Scheme.of(scheme) is scheme
+        again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(scheme))
+        assert again == scheme
+        assert hash(again) == hash(scheme)
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            scheme.activation_num_bits = 4
+
+
+def test_one_scheme_for_all():
+    assert set(names("int16x8").values()) == {"int16x8"}
+    assert set(names(Scheme()).values()) == {"int8"}
+
+
+def test_the_first_regex_that_finds_a_layer_decides():
+    found = names({"logits": None, "block1": "int16x8", "block": "int8_weights"})
+    assert found["logits"] is None
+    assert found["block1_depthwise"] == found["block1_relu"] == "int16x8"
+    assert found["block2_conv"] == found["block2_pool"] == "int8_weights"
+    assert found["stem_conv"] == "int8"
+
+
+def test_none_means_the_kernels_among_the_layers_found():
+    found = names({"block1": None})
+    assert found["block1_depthwise"] is found["block1_project"] is None
+    assert found["block1_relu"] == "int8"
+    assert names({"block1_relu": None})["block1_relu"] is None
+
+
+def test_paths_of_nested_models():
+    inputs = keras.Input((12, 12, 3))
+    model = keras.Model(inputs, keras.layers.Softmax(name="softmax")(small_cnn()(inputs)))
+    found = names({"^small_cnn/block1_project$": None}, model)
+    assert found["small_cnn/block1_project"] is None
+    aware = quantize_aware(model, {"^small_cnn/block1_project$": None})
+    assert ("block1_project", "left out by `layers`") in float_operations(aware)
+    kernels = [la.name for la in aware.layers if isinstance(la, QuantizedLayer)]
+    assert kernels == [name for name in KERNELS if name != "block1_project"]
+
+
+def test_layers_narrows_a_scheme():
+    found = resolve_scheme(small_cnn(), "int16x8", layers="stem")
+    assert {path for path in KERNELS if found[path] is None} == set(KERNELS) - {"stem_conv"}
+
+
+@pytest.mark.parametrize("call", [quantize_aware, lambda model, scheme: QuantizeAware(scheme)])
+@pytest.mark.parametrize(
+    ("scheme", "error", "message"),
+    [
+        ("int_8", ValueError, r"`scheme` must be one of 'int8'.*Did you mean 'int8'"),
+        ({"logits": "int16"}, ValueError, r"Received: scheme='int16'. Did you mean 'int16x8'"),
+        ({}, ValueError, r"must name at least one layer.*Received: scheme=\{\}"),
+        ({3: "int8"}, TypeError, "with regexes on layer names as keys"),
+        (None, TypeError, "`scheme` must be a name, a ko.quantization.Scheme, or a dict"),
+    ],
+)
+def test_schemes_that_are_none(call, scheme, error, message):
+    with pytest.raises(error, match=message):
+        call(small_cnn(), scheme)
+
+
+def test_a_regex_without_a_layer():
+    message = r"`scheme` must choose.*Received: scheme='logit_layer'. Did you mean 'logits'"
+    with pytest.raises(ValueError, match=message):
+        quantize_aware(small_cnn(), {"logit_layer": None})
+    with pytest.raises(ValueError, match=message):
+        compiled(small_cnn()).fit(X, Y, callbacks=[QuantizeAware({"logit_layer": None})])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"activation_num_bits": 4}, {"activation_num_bits": 16}, {"symmetric": True},
+     {"weight_num_bits": 4}, {"weight_num_bits": 8.0}],
+)  # fmt: skip
+def test_bits_that_tflite_has_not(values):
+    with pytest.raises(ValueError, match=r"num_bits` must be 8.*Received: "):
+        Scheme(**values)
+
+
+def test_int16x8_has_symmetric_ranges_of_16_bits():
+    model = quantize_aware(small_cnn(), "int16x8")
+    model(X, training=True)
+    for layer in ranges_of(model).values():
+        assert (layer.num_bits, layer.symmetric) == (16, True)
+        low, high = layer.range_value()
+        assert low == pytest.approx(-high * 32768 / 32767, rel=1e-6)
+    assert scheme_of(model).name == "int16x8"
+    assert float_operations(model) == ()
+
+
+def test_known_ranges_of_16_bits_have_the_scale_of_tflite():
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, "softmax", name="dense")])
+    layer = quantize_aware(model, "int16x8").get_layer("dense_range")
+    low, high = layer.range_value()
+    assert (high - low) / 65535 == pytest.approx(1 / 32768, rel=1e-6)
+
+
+def test_int8_weights_has_no_ranges(tmp_path):
+    model = quantize_aware(small_cnn(), "int8_weights")
+    assert not ranges_of(model)
+    assert [la.name for la in model.layers if isinstance(la, QuantizedLayer)] == KERNELS
+    assert dict(float_operations(model)) == dict.fromkeys(
+        KERNELS, "int8 weights, float activations"
+    )
+    model.save(tmp_path / "aware.keras")
+    loaded = keras.models.load_model(tmp_path / "aware.keras")
+    assert is_quantization_aware(loaded)
+    assert scheme_of(loaded).name == "int8_weights"
+    np.testing.assert_array_equal(loaded.predict(X, verbose=0), model.predict(X, verbose=0))
+
+
+def test_a_layer_with_weights_alone_among_others(tmp_path):
+    model = quantize_aware(small_cnn(), {"block2_conv": "int8_weights"})
+    model(X, training=True)
+    assert [la.name for la in model.layers if isinstance(la, QuantizedLayer)] == KERNELS
+    assert model.get_layer("block2_conv").float_activations
+    expected = {"block2_conv": "int8 weights, float activations"}
+    assert dict(float_operations(model)) == expected
+    model.save(tmp_path / "aware.keras")
+    assert dict(float_operations(keras.models.load_model(tmp_path / "aware.keras"))) == expected
+
+
+@pytest.mark.slow
+def test_int8_weights_become_a_dynamic_file():
+    model = quantize_aware(small_cnn(), "int8_weights")
+    result = ko.export.to_tflite(model, quantize="dynamic", verify=X)
+    assert result.agreement == 1.0
+    # TFLite keeps kernels of fewer than 1,024 weights in float, the levels in them.
+    interpreter = Interpreter(model_content=result.content)
+    interpreter.allocate_tensors()
+    (stored,) = [t for t in interpreter.get_tensor_details() if t["dtype"] == np.int8]
+    kernel = model.get_layer("block2_conv").layer.kernel.numpy()
+    levels = np.round(kernel / np.abs(kernel).max(axis=(0, 1, 2)) * 127)
+    found = interpreter.get_tensor(stored["index"])
+    np.testing.assert_array_equal(found, levels.transpose(3, 0, 1, 2))
+
+
+@pytest.mark.slow
+def test_int16x8_becomes_a_file_by_calibration():
+    model = compiled(quantize_aware(small_cnn(), "int16x8"))
+    model.fit(X, Y, batch_size=8, epochs=2, verbose=0)
+    result = ko.export.to_tflite(model, quantize="int16x8", representative_data=X, verify=(X, Y))
+    assert result.agreement == 1.0
+    assert result.operations is None
+    assert result.max_error < 1e-3 * np.ptp(model.predict(X, verbose=0))
+    assert result.operators[0] == "QUANTIZE"
+    from_float = ko.export.to_tflite(
+        small_cnn(), quantize="int16x8", representative_data=X, verify=X
+    )
+    assert (from_float.operators[0], from_float.agreement) == ("QUANTIZE", 1.0)
+    with pytest.raises(ValueError, match="and 'int16x8' of any need data"):
+        ko.export.to_tflite(model, quantize="int16x8")
+    with pytest.raises(ValueError, match="scheme 'int16x8' becomes one kind of file"):
+        ko.export.to_tflite(model, quantize="int8")
+
+
+def test_ranges_of_8_and_16_bits_have_no_file():
+    model = quantize_aware(small_cnn(), {"block1": "int16x8"})
+    model(X, training=True)
+    bits = {name: layer.num_bits for name, layer in ranges_of(model).items()}
+    assert bits["block1_project_range"] == 16
+    assert bits["block2_conv_range"] == 8
+    with pytest.raises(ValueError, match=r"8-bit or 16-bit activations.*ranges of 8 and 16 bits"):
+        ko.quantization.export_twin(model)
+
+
+def test_weights_that_are_not_finite():
+    model = small_cnn()
+    kernel = model.get_layer("block2_conv").kernel
+    kernel.assign(np.full(kernel.shape, np.nan))
+    message = r"finite weights. Received: NaN or infinity in 'block2_conv/kernel'"
+    with pytest.raises(ValueError, match=message):
+        quantize_aware(model)
+    with pytest.raises(ValueError, match=message):
+        compiled(model).fit(X, Y, verbose=0, callbacks=[QuantizeAware()])
