@@ -16,10 +16,17 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable ".[test,lint,docs]"
 	touch $@
 
+# MediaPipe runs what was exported. It needs absl-py 2 and TF-MOT needs absl-py 1, so it has a
+# virtual environment of its own, in which nothing of ours is.
+$(VENV)/mediapipe/.installed: $(VENV)/.installed
+	$(PYTHON) -m venv $(VENV)/mediapipe
+	$(VENV)/mediapipe/bin/python -m pip install --quiet "mediapipe >=1.2,<2"
+	touch $@
+
 demo: $(VENV)/.installed
 	$(BIN)/kerasopt demo
 
-test: $(VENV)/.installed-dev
+test: $(VENV)/.installed-dev $(VENV)/mediapipe/.installed
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 	$(BIN)/python -m pytest -n 2 -m slow
 

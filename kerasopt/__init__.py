@@ -7,6 +7,7 @@ The rooms, in the order in which a model meets them:
 - `ko.transfer`: a pretrained backbone with a new head; unfreezing that works during `fit`.
 - `ko.pruning`: magnitude pruning as one callback.
 - `ko.quantization`: quantization-aware training, as a callback or as a transform.
+- `ko.distillation`: a teacher's knowledge for a smaller student, as one callback.
 - `ko.export`: a TFLite file, run beside the Keras model it came from.
 - `ko.profiling`: parameters, zeros, distinct values, bytes and MACs, layer by layer.
 - `ko.report`: one HTML page that tells a run.
@@ -33,6 +34,7 @@ _ROOMS = (
     "augmentation",
     "callbacks",
     "datasets",
+    "distillation",
     "export",
     "profiling",
     "pruning",

@@ -7,7 +7,7 @@ import numpy as np
 
 from kerasopt._backend import keras, tf
 
-Batch = tuple[np.ndarray, np.ndarray | None]
+Batch = tuple[Any, np.ndarray | None]
 
 
 def batches(
@@ -17,7 +17,8 @@ def batches(
 
     Args:
         data: an array `x`, a tuple `(x, y)` of arrays, a batched `tf.data.Dataset`, a
-            `keras.utils.PyDataset`, or an iterable of batches `x` or `(x, y)`.
+            `keras.utils.PyDataset`, or an iterable of batches `x` or `(x, y)`. For a model with
+            several inputs every `x` is a dict of arrays by name.
         name: the argument's name, for errors.
         batch_size: used for arrays.
         shuffle: whether arrays come in another order, always the same one.
@@ -29,13 +30,14 @@ def batches(
     empty = True
     for batch in _stream(data, name, batch_size, shuffle):
         parts = batch if isinstance(batch, tuple | list) else (batch,)
-        x = np.asarray(parts[0])
+        x = _arrays(parts[0])
         y = np.asarray(parts[1]) if len(parts) > 1 and parts[1] is not None else None
-        if y is not None and len(x) != len(y):
+        if y is not None and count_of(x) != len(y):
             raise ValueError(
-                f"`{name}` must hold as many labels as inputs. Received: {len(x)} and {len(y)}."
+                f"`{name}` must hold as many labels as inputs. "
+                f"Received: {count_of(x)} and {len(y)}."
             )
-        empty = empty and not len(x)
+        empty = empty and not count_of(x)
         yield x, y
     if empty:
         raise ValueError(f"`{name}` must hold at least one example. Received: no data.")
@@ -46,17 +48,18 @@ def _stream(data: Any, name: str, batch_size: int, shuffle: bool) -> Iterator[An
         yield from data.as_numpy_iterator()
     elif isinstance(data, keras.utils.PyDataset):
         yield from (data[index] for index in range(len(data)))
-    elif _is_array(data):
+    elif _is_array(data) or _is_dict(data):
         yield from _slices((data,), batch_size, shuffle)
     elif (
         isinstance(data, tuple)
         and len(data) in (2, 3)
-        and all(_is_array(part) for part in data[:2])
+        and (_is_array(data[0]) or _is_dict(data[0]))
+        and _is_array(data[1])
     ):
-        if len(data[0]) != len(data[1]):
+        if count_of(data[0]) != len(data[1]):
             raise ValueError(
                 f"`{name}` must hold as many labels as inputs. "
-                f"Received: {len(data[0])} and {len(data[1])}."
+                f"Received: {count_of(data[0])} and {len(data[1])}."
             )
         yield from _slices(data[:2], batch_size, shuffle)
     elif hasattr(data, "__iter__") and not isinstance(data, str | bytes | dict):
@@ -72,12 +75,32 @@ def _is_array(value: Any) -> bool:
     return isinstance(value, np.ndarray) or tf.is_tensor(value)
 
 
+def _is_dict(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value) and all(map(_is_array, value.values()))
+
+
+def _arrays(x: Any) -> Any:
+    return {k: np.asarray(v) for k, v in x.items()} if isinstance(x, dict) else np.asarray(x)
+
+
+def count_of(x: Any) -> int:
+    """Returns how many inputs a batch holds."""
+    return len(next(iter(x.values()), ())) if isinstance(x, dict) else len(x)
+
+
 def _slices(arrays: tuple[Any, ...], batch_size: int, shuffle: bool) -> Iterator[Any]:
-    if shuffle:
-        order = np.random.default_rng(0).permutation(len(arrays[0]))
-        arrays = tuple(np.asarray(array)[order] for array in arrays)
-    for start in range(0, len(arrays[0]), batch_size):
-        yield tuple(np.asarray(array[start : start + batch_size]) for array in arrays)
+    count = count_of(arrays[0])
+    order = np.random.default_rng(0).permutation(count) if shuffle else None
+
+    def part(array: Any, start: int) -> Any:
+        if isinstance(array, dict):
+            return {k: part(v, start) for k, v in array.items()}
+        if order is None:
+            return np.asarray(array[start : start + batch_size])
+        return np.asarray(array)[order[start : start + batch_size]]
+
+    for start in range(0, count, batch_size):
+        yield tuple(part(array, start) for array in arrays)
 
 
 def class_indices(labels: np.ndarray) -> np.ndarray:

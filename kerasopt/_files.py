@@ -1,5 +1,7 @@
 """Files that are written whole or not at all."""
 
+import contextlib
+import errno
 import os
 import pathlib
 import secrets
@@ -13,6 +15,32 @@ def write_atomic(path: str | os.PathLike[str], content: bytes | str) -> pathlib.
         content: bytes, or text written as UTF-8.
 
     Raises:
+        OSError: there is no room, or no permission.
+        ValueError: the folder does not exist, or the path is a folder.
+    """
+    target = check_target(path)
+    data = content.encode() if isinstance(content, str) else content
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(target)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"The folder must have room and permission for a file of {len(data):,} bytes. "
+            f"Received: path={str(target)!r}, {error.strerror}. Make room, or name another folder",
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):  # the first error is the one to show
+            temporary.unlink(missing_ok=True)
+    return target
+
+
+def check_target(path: str | os.PathLike[str]) -> pathlib.Path:
+    """Returns a path as such after checking that a file can be written there.
+
+    Raises:
+        PermissionError: the folder may not be written to.
         ValueError: the folder does not exist, or the path is a folder.
     """
     target = pathlib.Path(path)
@@ -21,10 +49,10 @@ def write_atomic(path: str | os.PathLike[str], content: bytes | str) -> pathlib.
             "`path` must be a file in an existing folder. "
             f"Received: path={str(target)!r}. Create the folder, then name a file in it."
         )
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise PermissionError(
+            errno.EACCES,
+            "`path` must be in a folder that may be written to. "
+            f"Received: path={str(target)!r}. Change its permissions, or name another folder",
+        )
     return target

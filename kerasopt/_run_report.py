@@ -39,6 +39,7 @@ def ship(trained: Any, folder: pathlib.Path, *, say: Callable[[str], None]) -> S
         trained.quantized,
         folder / "model.tflite",
         quantize="int8",
+        metadata=export.Metadata(labels=trained.class_names),
         verify=trained.test,
     )
     results = {"int8": result}

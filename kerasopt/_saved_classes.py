@@ -5,9 +5,11 @@ from typing import Any
 
 ROOM_OF = {
     "Augmentation": "augmentation",
+    "DecomposedLayer": "quantization",
     "FakeQuantize": "quantization",
     "Preprocess": "transfer",
     "QuantizedLayer": "quantization",
+    "Scheme": "quantization",
 }
 
 

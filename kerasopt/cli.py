@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from kerasopt import __version__
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 console = Console()
 
+_SHOWN_LABELS = 20
 _RECIPES = ("basic", "randaugment", "trivialaugment", "autoaugment", "augmix")
 
 Out = Annotated[pathlib.Path, typer.Option(help="Folder to write, which must not exist yet.")]
@@ -129,23 +131,30 @@ def export(
     out: Annotated[
         pathlib.Path | None, typer.Option(help="The file to write; beside the model by default.")
     ] = None,
+    probabilities: Annotated[
+        bool, typer.Option(help="Put a softmax behind a model that ends in logits.")
+    ] = False,
     seed: Seed = 0,
 ) -> None:
     """Convert a Keras model to TFLite, verified on photos where there are any."""
     from kerasopt import datasets, export
-    from kerasopt._backend import keras
+    from kerasopt._keras_file import load_keras
 
     if not model.is_file():
         raise ValueError(f"`model` must be a .keras file. Received: {str(model)!r}, no such file.")
-    loaded = keras.models.load_model(model, compile=False)
-    options: dict[str, Any] = {}
+    loaded = load_keras(model, name="model")
+    options: dict[str, Any] = {"probabilities": probabilities}
     if data is not None:
         size = tuple(loaded.input_shape[1:3])
         photos = datasets.image_folder(data, image_size=size, seed=seed)
         options["verify"] = photos.validation if photos.test is None else photos.test
         options["representative_data"] = photos.train if quantize == "int8" else None
-        if len(photos.class_names) == loaded.output_shape[-1]:
-            options["labels"] = photos.class_names
+        if len(photos.class_names) != loaded.output_shape[-1]:
+            raise ValueError(
+                "`data` must have a folder for each class of the model. Received: "
+                f"{len(photos.class_names)} folders, a model of {loaded.output_shape[-1]} outputs."
+            )
+        options["labels"] = photos.class_names
     target = out or model.with_suffix(".tflite")
     mode = None if quantize == "none" else quantize
     result = export.to_tflite(loaded, target, quantize=mode, **options)
@@ -165,13 +174,15 @@ def inspect(
     profile = profiling.profile(file)
     console.print(profile.table(), highlight=False, soft_wrap=True)
     if file.suffix == ".tflite":
-        from kerasopt.export import TFLiteModel
+        from kerasopt.export import TFLiteModel, read_metadata
 
         lite = TFLiteModel(file)
         console.print(
             f"input  {lite.input_dtype} {lite.input_shape}\n"
             f"output {lite.output_dtype} {lite.output_shape}"
         )
+        metadata = read_metadata(file)
+        console.print(_metadata_table(metadata) if metadata else "No metadata.", highlight=False)
 
 
 @app.command()
@@ -273,6 +284,22 @@ def _finish(metrics: dict[str, Any], folder: pathlib.Path) -> None:
     )
 
 
+def _metadata_table(metadata: Any) -> Table:
+    table = Table(title="metadata", title_justify="left", show_header=False)
+    for name in ("name", "description", "version", "author", "license"):
+        if getattr(metadata, name):
+            table.add_row(name, escape(getattr(metadata, name)))
+    if metadata.normalization:
+        table.add_row("normalization", f"(pixel - {metadata.mean}) / {metadata.std}")
+    if metadata.score_calibration is not None:
+        table.add_row("scores", f"calibrated, {metadata.score_transformation}")
+    if metadata.labels is not None:
+        names = list(metadata.labels[:_SHOWN_LABELS])
+        names += ["..."] if len(metadata.labels) > _SHOWN_LABELS else []
+        table.add_row("labels", f"{len(metadata.labels)}: {escape(', '.join(names))}")
+    return table
+
+
 def _rows(result: Any) -> list[tuple[str, str]]:
     rows = [
         ("size", f"{result.size:,} bytes, {result.gzip_size:,} gzipped"),
@@ -301,8 +328,6 @@ def main() -> None:
 
 
 def _plain(error: BaseException) -> str:
-    from rich.markup import escape
-
     return escape(str(error) or type(error).__name__)
 
 

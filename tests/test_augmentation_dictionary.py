@@ -88,6 +88,7 @@ def test_boxes_and_masks_move_with_their_image(name, fuse, inputs):
     np.testing.assert_array_equal(changed["bounding_boxes"]["classes"], [[3, -1]] * 4)
 
 
+@pytest.mark.slow
 def test_a_whole_recipe_moves_boxes_and_masks(inputs):
     recipe = ko.augmentation.basic(rotation=0.03, zoom=0.1, crop=0.05)
     changed = augment(list(recipe.layers), inputs)
@@ -98,6 +99,7 @@ def test_a_whole_recipe_moves_boxes_and_masks(inputs):
     np.testing.assert_allclose(around(bright - middle + 0.5), boxes, atol=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "layer",
     [
@@ -123,6 +125,7 @@ def test_each_image_has_its_own_crop(inputs):
     assert len(np.unique(around(changed[..., 0] / 200), axis=0)) > 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fuse", [True, False])
 def test_labels_types_and_other_keys_stay(fuse, inputs):
     augmentation = Augmentation(

@@ -230,6 +230,7 @@ def test_channels_first_is_refused(images):
 # Nested layers, and what KerasCV forgets
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "layer",
     [

@@ -50,6 +50,7 @@ def close(found, expected):
         np.testing.assert_allclose(found[path], value, atol=1e-5, err_msg=path)
 
 
+@pytest.mark.slow
 def test_ema_is_the_recursion_over_batches():
     model, watch = run(WeightAveraging("ema", start=0.5, momentum=0.8))
     floats = [p for p in watch.batches[0] if "seed" not in p]
@@ -162,6 +163,7 @@ def test_statistics_are_those_of_the_data():
     assert not any("call" in vars(norm) for norm in norms(model))
 
 
+@pytest.mark.slow
 def test_data_sorted_by_class():
     x, y = stripes(96)
     order = np.argsort(y, kind="stable")

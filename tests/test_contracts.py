@@ -97,10 +97,13 @@ def _modules_with_examples():
             yield pytest.param(module.name, marks=[pytest.mark.slow] if slow else [])
 
 
-# These build MobileNetV2 or convert a model.
+# These build MobileNetV2, convert a model or make every recipe.
 SLOW_EXAMPLES = {
     "kerasopt.transfer._blocks",
     "kerasopt.transfer._classifier",
+    "kerasopt.transfer._fine_tune",
+    "kerasopt.augmentation._recipes",
+    "kerasopt.export._operations",
 }
 
 

@@ -13,8 +13,13 @@ from tests.models import compiled, small_cnn, stripes
 
 X, Y = stripes(count=16)
 EPOCHS, BATCH = 3, 4
-HOOKS = {"call", "compute_loss", "train_step", "make_train_function"}
-CALLBACKS = [pytest.param(case, id=str(case)) for case in CASES if case.kind == "callback"]
+HOOKS = {"call", "compute_loss", "compute_metrics", "train_step", "make_train_function"}
+CONVERTS = ("QuantizationGap",)  # makes a file in each epoch
+CALLBACKS = [
+    pytest.param(case, id=str(case), marks=pytest.mark.slow if case.name in CONVERTS else ())
+    for case in CASES
+    if case.kind == "callback"
+]
 
 
 def train(model, callbacks=(), *, epochs=EPOCHS):

@@ -198,5 +198,5 @@ def test_a_tflite_file_of_two_outputs_does_not_teach(tmp_path):
     inputs = keras.Input((4,))
     ends = [keras.layers.Dense(3, name=name)(inputs) for name in ("one", "two")]
     ko.export.to_tflite(keras.Model(inputs, ends), tmp_path / "teacher.tflite")
-    with pytest.raises(ValueError, match="one output. Received: 'teacher.tflite' with 1 inputs"):
+    with pytest.raises(ValueError, match=r"one output\. Received: 'teacher\.tflite' with 1 inputs"):
         Distill(tmp_path / "teacher.tflite")

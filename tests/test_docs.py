@@ -56,38 +56,31 @@ def rules_table():
     """Writes the table of int8 rules of docs/quantization.md from the table in the code."""
     from kerasopt.quantization import _rules
 
-    groups = collections.defaultdict(list)
-    for layer, rule in _rules._BY_LAYER.items():
-        groups[rule].append(f"`{layer.__name__}`")
-    for name, rule in _rules._BY_ACTIVATION.items():
-        if name != "linear":
-            groups[rule].append(f"`{name}`")
-    for name, rule in _rules._BY_OPERATION.items():
-        if name in ("Add", "Subtract", "Multiply"):
-            groups[rule].append(f"`keras.ops.{name.lower()}`")
-    lines = ["| layer, activation or operation | in the int8 file |", "|---|---|"]
-    lines += [f"| {', '.join(names)} | {_in_the_file(rule)} |" for rule, names in groups.items()]
+    lines = ["| layer, activation or function | kind | in the int8 file |", "|---|---|---|"]
+    for row in _rules.TABLE:
+        names = [f"`{name}`" for name in f"{row.layers} {row.functions}".split()]
+        note = row.note or f"float: {row.rule.reason}"
+        if row.rule.weights:
+            note += f" ({row.rule.reason})"
+        lines.append(f"| {', '.join(names)} | {_kind(row.rule)} | {note} |")
     return "\n".join(lines)
 
 
-def _in_the_file(rule):
-    if rule.kind == "fixed":
-        low, high = rule.fixed_range
-        return f"fixed range, {low:g} to {high:g}"
-    meanings = {
-        "kernel": "int8 kernel with one scale per output channel, a range behind its group",
-        "norm": "folded into the convolution or dense layer before it, else a 1×1 convolution",
-        "affine": "a 1×1 convolution",
-        "relu": "fused into what is before it",
-        "add": "a range of its own; a ReLU behind it is fused",
-        "mean": "a range of its own",
-        "same": "keeps the range of its input, or is gone (dropout, noise)",
-        "average": "shares the range of its input",
-        "concat": "its inputs and its output share one range",
-        "own": "a range of its own",
-        "float": f"stays float: {rule.reason}",
+def _kind(rule):
+    names = {
+        "kernel": "fused group",
+        "norm": "fused group",
+        "affine": "fused group",
+        "relu": "fused",
+        "sum": "own range",
+        "own": "own range",
+        "fixed": "fixed range",
+        "same": "same scale",
+        "join": "shared range",
+        "shared": "shared range",
+        "float": "float island",
     }
-    return meanings[rule.kind]
+    return f"decomposed, {names[rule.kind]}" if rule.steps else names[rule.kind]
 
 
 def test_the_table_of_int8_rules_is_that_of_the_code():
@@ -111,7 +104,15 @@ def test_metrics_are_not_given_in_the_place_of_loss_weights(page):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["quickstart.md", "training.md", "pruning.md", "quantization.md", "export.md"]
+    "name",
+    [
+        "quickstart.md",
+        "training.md",
+        "distillation.md",
+        "pruning.md",
+        "quantization.md",
+        "export.md",
+    ],
 )
 def test_the_blocks_of_a_page_run(name, tmp_path):
     blocks = BLOCK.findall((DOCS / name).read_text(encoding="utf-8"))

@@ -51,6 +51,23 @@ def test_flowers_to_phone_writes_a_verified_file_and_a_report(tmp_path):
 
 
 @pytest.mark.slow
+def test_distill_flowers_ships_a_small_student(tmp_path):
+    printed = run("distill_flowers.py", tmp_path, "--out", "run", KERASOPT_EXAMPLE_EPOCHS="5")
+    sizes = re.search(r"student: ([\d,]+) parameters, teacher: ([\d,]+)", printed)
+    student, teacher = (int(size.replace(",", "")) for size in sizes.groups())
+    assert student < 100_000 < teacher
+    accuracies = dict(
+        re.findall(r"^(student alone|student taught|teacher): ([\d.]+)%", printed, re.M)
+    )
+    assert len(accuracies) == 3
+    assert float(accuracies["student taught"]) > 60
+    lite = ko.export.TFLiteModel(tmp_path / "run" / "student.tflite")
+    assert lite.output_shape == (1, 4)
+    loaded = keras.saving.load_model(tmp_path / "run" / "student.keras")
+    assert loaded.count_params() == student
+
+
+@pytest.mark.slow
 def test_deep_features_compares_learners_and_saves_the_solved_head(tmp_path):
     printed = run("deep_features.py", tmp_path, "--out", "run")
     accuracies = dict(

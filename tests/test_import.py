@@ -123,7 +123,13 @@ def test_keras_cv_leaves_keras_3_in_place():
     assert found["changed"] == []
 
 
-@pytest.mark.parametrize("imports", ["keras, kerasopt as ko", "kerasopt as ko, keras"])
+@pytest.mark.parametrize(
+    "imports",
+    [
+        pytest.param("keras, kerasopt as ko", marks=pytest.mark.slow),
+        "kerasopt as ko, keras",
+    ],
+)
 def test_keras_files_load_with_the_rooms_still_closed(imports, tmp_path):
     path = str(tmp_path / "model.keras")
     predict = "print(json.dumps(model.predict(numpy.ones((1, 4, 4, 3)), verbose=0).tolist()))"

@@ -76,7 +76,7 @@ class Rates(keras.callbacks.Callback):
         self.seen.append(float(self.model.optimizer.learning_rate))
 
 
-@pytest.mark.parametrize("build", [plain_cnn, nested_cnn])
+@pytest.mark.parametrize("build", [pytest.param(plain_cnn, marks=pytest.mark.slow), nested_cnn])
 def test_each_block_descends_at_its_rate(build):
     model = build()
     fit(model, LayerwiseLearningRate(0.5))

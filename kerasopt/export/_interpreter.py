@@ -3,15 +3,18 @@
 import dataclasses
 import os
 import pathlib
-import time
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from kerasopt._data import batches, class_indices, top_class
-from kerasopt._validation import check_int
+from kerasopt._validation import check_int, check_number
+from kerasopt.export._child import TIME_LIMIT, is_trusted, open_runner
 from kerasopt.profiling import tflite_operators
+
+_OPEN_CHUNK = 32
+"""Inputs that a file with an open batch gets at once."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,15 +34,40 @@ class Timing:
     runs: int
 
 
+@dataclasses.dataclass(frozen=True)
+class TFLiteTensor:
+    """An input or an output of a TFLite file.
+
+    Attributes:
+        name: of the signature, which is the name of the Keras input or output.
+        shape: like (1, height, width, channels); `None` stands for an open batch.
+        dtype: `"uint8"`, `"int8"`, `"float32"`, ...
+        scale: what one step of an integer stands for; 0.0 for real numbers.
+        zero_point: the integer that stands for 0.
+    """
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str
+    scale: float = 0.0
+    zero_point: int = 0
+
+
 class TFLiteModel:
     """Runs a TFLite file with the LiteRT interpreter.
 
     Inputs and outputs are real numbers, as with the Keras model: what the file stores in integers
     is quantized and dequantized with the scales in the file.
 
+    A file that this process did not convert itself runs in a child process, with limits of time
+    and memory: a damaged or hostile one ends in an error, and takes nothing with it.
+
     Args:
         path_or_bytes: path of a `.tflite` file, or its content.
         num_threads: interpreter threads, >= 1. Default: the machine's logical cores.
+        trusted: run the file in this process, which saves the start of another one and its
+            memory. Default: only what `to_tflite` made in this process.
+        time_limit: seconds that loading, or one inference, may take in the child process, > 0.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -47,78 +75,94 @@ class TFLiteModel:
 
     Attributes:
         content: bytes of the file.
-        input_shape: like (1, height, width, channels).
-        input_dtype: `"uint8"`, `"int8"` or `"float32"`.
-        output_shape: like (1, classes).
-        output_dtype: likewise.
         operators: tuple of the names of the operators in the file, in order.
+        isolated: whether it runs in a process of its own.
+        inputs: a `TFLiteTensor` for each input.
+        outputs: a `TFLiteTensor` for each output.
     """
 
-    def __init__(self, path_or_bytes: Any, *, num_threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path_or_bytes: Any,
+        *,
+        num_threads: int | None = None,
+        trusted: bool | None = None,
+        time_limit: float = TIME_LIMIT,
+    ) -> None:
         self.content = _read(path_or_bytes)
         self.operators = tflite_operators(self.content)
         if num_threads is not None:
             check_int("num_threads", num_threads, low=1)
-        self._interpreter = _interpreter(self.content, num_threads or os.cpu_count() or 1)
-        inputs, outputs = (
-            self._interpreter.get_input_details(),
-            self._interpreter.get_output_details(),
+        check_number("time_limit", time_limit, low=0.0, low_open=True)
+        self.isolated = not (is_trusted(self.content) if trusted is None else trusted)
+        self._runner = open_runner(
+            self.content,
+            num_threads or os.cpu_count() or 1,
+            operators=self.operators,
+            isolated=self.isolated,
+            time_limit=time_limit,
         )
-        if len(inputs) != 1 or len(outputs) != 1:
-            raise ValueError(
-                "`TFLiteModel` runs files with one input and one output. "
-                f"Received: {len(inputs)} inputs and {len(outputs)} outputs."
-            )
-        self._input, self._output = inputs[0], outputs[0]
+        self.inputs = tuple(map(_tensor, self._runner.inputs))
+        self.outputs = tuple(map(_tensor, self._runner.outputs))
+
+    def close(self) -> None:
+        """Ends the child process, if there is one; so does the end of the object."""
+        self._runner.close()
 
     @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of one input, such as (1, height, width, channels)."""
-        return tuple(int(size) for size in self._input["shape"])
+    def input_shape(self) -> tuple[int | None, ...]:
+        """Shape of the (first) input, such as (1, height, width, channels)."""
+        return self.inputs[0].shape
 
     @property
-    def output_shape(self) -> tuple[int, ...]:
-        """Shape of one output, such as (1, classes)."""
-        return tuple(int(size) for size in self._output["shape"])
+    def output_shape(self) -> tuple[int | None, ...]:
+        """Shape of the (first) output, such as (1, classes)."""
+        return self.outputs[0].shape
 
     @property
     def input_dtype(self) -> str:
-        """Type in which the file takes its input."""
-        return str(np.dtype(self._input["dtype"]))
+        """Type in which the file takes its (first) input."""
+        return self.inputs[0].dtype
 
     @property
     def output_dtype(self) -> str:
-        """Type in which the file gives its output."""
-        return str(np.dtype(self._output["dtype"]))
+        """Type in which the file gives its (first) output."""
+        return self.outputs[0].dtype
 
     @property
     def input_quantization(self) -> tuple[float, int]:
-        """`(scale, zero_point)` of the input; (0.0, 0) for float."""
-        scale, zero = self._input["quantization"]
-        return float(scale), int(zero)
+        """`(scale, zero_point)` of the (first) input; (0.0, 0) for float."""
+        return self.inputs[0].scale, self.inputs[0].zero_point
 
-    def predict(self, images: Any) -> np.ndarray:
+    def predict(self, images: Any) -> Any:
         """Returns the outputs for a batch, as real numbers.
 
+        A file with a fixed batch runs as often as it takes.
+
         Args:
-            images: array (batch, height, width, channels) in the range the Keras model takes.
+            images: array (batch, height, width, channels) in the range the Keras model takes; for
+                a file with several inputs a dict of such arrays by name.
 
         Returns:
-            float32 array (batch, ...).
+            float32 array (batch, ...); for a file with several outputs a dict of them by name.
 
         Raises:
-            ValueError: the shape is not the file's.
+            ValueError: the shape is not the file's, or an input is missing.
         """
-        x = np.asarray(images)
-        expected = self.input_shape[1:]
-        if x.shape[1:] != expected:
-            raise ValueError(
-                f"`images` must have the shape (batch, {', '.join(map(str, expected))}). "
-                f"Received: shape {x.shape}."
-            )
-        if not len(x):
-            return np.empty((0, *self.output_shape[1:]), "float32")
-        return np.concatenate([self._run(x[i : i + 1]) for i in range(len(x))])
+        arrays = self._arrays(images)
+        total = len(arrays[0])
+        size = self.inputs[0].shape[0] if self.inputs[0].shape else 1
+        chunk = _OPEN_CHUNK if size is None else size
+        parts = [
+            self._run([x[i : i + chunk] for x in arrays], size) for i in range(0, total, chunk)
+        ]
+        joined = {
+            tensor.name: np.concatenate([part[index] for part in parts])
+            if parts
+            else np.empty((0, *tensor.shape[1:]), "float32")  # type: ignore[arg-type]
+            for index, tensor in enumerate(self.outputs)
+        }
+        return joined if len(self.outputs) > 1 else next(iter(joined.values()))
 
     def evaluate(self, data: Any) -> dict[str, float]:
         """Returns `{"accuracy": ...}` over labelled data, a fraction in [0, 1].
@@ -154,26 +198,59 @@ class TFLiteModel:
         check_int("runs", runs, low=1)
         check_int("warmup", warmup, low=0)
         rng = np.random.default_rng(0)
-        sample = rng.integers(0, 255, self.input_shape).astype(self._input["dtype"])
-        return tuple(self._time(count, sample, runs, warmup) for count in threads)
+        # Whole numbers that are no pixels, such as token ids, are zeros: others may be too large.
+        samples = [
+            rng.integers(
+                0, 255 if t.scale or t.dtype == "float32" else 1, [size or 1 for size in t.shape]
+            ).astype(t.dtype)
+            for t in self.inputs
+        ]
+        timings = []
+        for count in threads:
+            check_int("threads", count, low=1)
+            times = self._runner.time(samples, count, warmup, runs)
+            median, p90 = float(np.median(times)), float(np.percentile(times, 90))
+            timings.append(Timing(count, median, p90, runs))
+        return tuple(timings)
 
-    def _time(self, threads: int, sample: np.ndarray, runs: int, warmup: int) -> Timing:
-        check_int("threads", threads, low=1)
-        interpreter = _interpreter(self.content, threads)
-        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], sample)
-        for _ in range(warmup):
-            interpreter.invoke()
-        times = []
-        for _ in range(runs):
-            start = time.perf_counter()
-            interpreter.invoke()
-            times.append((time.perf_counter() - start) * 1e3)
-        return Timing(threads, float(np.median(times)), float(np.percentile(times, 90)), runs)
+    def _arrays(self, images: Any) -> list[np.ndarray]:
+        """Returns the arrays in the order of the inputs, after checking names and shapes."""
+        names = [tensor.name for tensor in self.inputs]
+        if not isinstance(images, dict):
+            if len(names) > 1:
+                raise ValueError(
+                    f"`images` must be a dict of arrays by name: {', '.join(map(repr, names))}. "
+                    f"Received: {type(images).__name__}."
+                )
+            images = {names[0]: images}
+        if set(images) != set(names):
+            raise ValueError(
+                f"`images` must have the inputs {', '.join(map(repr, names))}. "
+                f"Received: {', '.join(map(repr, images))}."
+            )
+        arrays = [np.asarray(images[name]) for name in names]
+        for tensor, array in zip(self.inputs, arrays, strict=True):
+            if array.shape[1:] != tensor.shape[1:]:
+                raise ValueError(
+                    f"`images` must have the shape (batch, {', '.join(map(str, tensor.shape[1:]))})"
+                    f"{f' for {tensor.name!r}' if len(names) > 1 else ''}. "
+                    f"Received: shape {array.shape}."
+                )
+        if len({len(array) for array in arrays}) > 1:
+            raise ValueError(
+                "`images` must have as many of each input. "
+                f"Received: {', '.join(str(len(array)) for array in arrays)}."
+            )
+        return arrays
 
-    def _run(self, x: np.ndarray) -> np.ndarray:
-        self._interpreter.set_tensor(self._input["index"], _quantize(x, self._input))
-        self._interpreter.invoke()
-        return _dequantize(self._interpreter.get_tensor(self._output["index"]), self._output)
+    def _run(self, arrays: list[np.ndarray], size: int | None) -> list[np.ndarray]:
+        """Runs one batch, filled up with its last row where the file wants more."""
+        count = len(arrays[0])
+        if size is not None and count < size:
+            arrays = [np.concatenate([x, np.repeat(x[-1:], size - count, axis=0)]) for x in arrays]
+        taken = [quantize_input(x, tensor) for x, tensor in zip(arrays, self.inputs, strict=True)]
+        given = self._runner.run(taken)
+        return [_dequantize(x[:count], t) for x, t in zip(given, self.outputs, strict=True)]
 
 
 def _read(path_or_bytes: Any) -> bytes:
@@ -187,29 +264,21 @@ def _read(path_or_bytes: Any) -> bytes:
     return path.read_bytes()
 
 
-def _interpreter(content: bytes, threads: int) -> Any:
-    from ai_edge_litert.interpreter import Interpreter
-
-    try:
-        interpreter = Interpreter(model_content=content, num_threads=threads)
-        interpreter.allocate_tensors()
-    except (ValueError, RuntimeError) as error:
-        raise ValueError(f"The interpreter cannot run this TFLite file: {error}") from error
-    return interpreter
+def _tensor(described: dict[str, Any]) -> TFLiteTensor:
+    return TFLiteTensor(**{**described, "shape": tuple(described["shape"])})
 
 
-def _quantize(x: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
-    dtype = np.dtype(detail["dtype"])
-    scale, zero = detail["quantization"]
-    if dtype.kind == "f" or not scale:
+def quantize_input(x: np.ndarray, tensor: TFLiteTensor) -> np.ndarray:
+    """Returns real numbers in the type that an input takes."""
+    dtype = np.dtype(tensor.dtype)
+    if dtype.kind not in "iu" or not tensor.scale:
         return x.astype(dtype)
     limits = np.iinfo(dtype)
-    levels = np.round(x.astype("float32") / np.float32(scale)) + zero
+    levels = np.round(x.astype("float32") / np.float32(tensor.scale)) + tensor.zero_point
     return np.clip(levels, limits.min, limits.max).astype(dtype)
 
 
-def _dequantize(values: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
-    scale, zero = detail["quantization"]
-    if values.dtype.kind == "f" or not scale:
+def _dequantize(values: np.ndarray, tensor: TFLiteTensor) -> np.ndarray:
+    if values.dtype.kind == "f" or not tensor.scale:
         return values.astype("float32")
-    return (values.astype("float32") - zero) * np.float32(scale)
+    return (values.astype("float32") - tensor.zero_point) * np.float32(tensor.scale)

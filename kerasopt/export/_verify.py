@@ -7,8 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from kerasopt._backend import keras
 from kerasopt._data import batches, class_indices, top_class
+from kerasopt.export._convert import output_names
 from kerasopt.export._interpreter import TFLiteModel
+from kerasopt.export._operations import OperationReport
 
 
 class VerificationError(RuntimeError):
@@ -32,7 +35,7 @@ class ExportResult:
         content: its bytes.
         size: bytes.
         gzip_size: bytes after gzip, what a download costs.
-        quantize: `None`, `"float16"`, `"dynamic"` or `"int8"`.
+        quantize: `None`, `"float16"`, `"dynamic"`, `"int8"` or `"int16x8"`.
         input_dtype: `"uint8"`, `"int8"` or `"float32"`.
         output_dtype: likewise.
         operators: names of the operators in the file.
@@ -43,6 +46,8 @@ class ExportResult:
         accuracy: of the file, or `None` without labels.
         keras_accuracy: of the Keras model on the same inputs, or `None` without labels.
         float_operations: `(operation, reason)` for what stays float in an int8 file.
+        operations: the int8 file beside a quantization-aware model, operation by operation, or
+            `None` without `verify` or for any other file.
     """
 
     path: pathlib.Path | None
@@ -60,6 +65,7 @@ class ExportResult:
     accuracy: float | None = None
     keras_accuracy: float | None = None
     float_operations: tuple[tuple[str, str], ...] = ()
+    operations: OperationReport | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns everything but the bytes, ready for JSON."""
@@ -81,22 +87,36 @@ class Comparison:
 
 
 def compare(model: Any, lite: TFLiteModel, data: Any) -> Comparison:
-    """Runs a Keras model and a file on the same data."""
-    expected, found, labels = [], [], []
+    """Runs a Keras model and a file on the same data.
+
+    With several outputs the error is the largest of all, and an input agrees when all outputs do;
+    accuracy is known for a single output.
+    """
+    names = output_names(model)
+    expected: list[list[np.ndarray]] = [[] for _ in names]
+    found: list[list[np.ndarray]] = [[] for _ in names]
+    labels = []
     for x, y in batches(data, name="verify"):
-        expected.append(np.asarray(model.predict_on_batch(x), "float32"))
-        found.append(lite.predict(x))
-        if y is not None:
+        outputs = keras.tree.flatten(model.predict_on_batch(x))
+        given = lite.predict(x)
+        for index, name in enumerate(names):
+            expected[index].append(np.asarray(outputs[index], "float32"))
+            found[index].append(given[name] if len(names) > 1 else given)
+        if y is not None and len(names) == 1:
             labels.append(class_indices(y))
-    keras_out, lite_out = np.concatenate(expected), np.concatenate(found)
-    classes, lite_classes = top_class(keras_out), top_class(lite_out)
+    keras_out, lite_out = ([np.concatenate(part) for part in side] for side in (expected, found))
+    classes = [top_class(out) for out in keras_out]
+    lite_classes = [top_class(out) for out in lite_out]
+    agree = np.all([a == b for a, b in zip(classes, lite_classes, strict=True)], axis=0)
     truth = np.concatenate(labels) if labels else None
     return Comparison(
-        samples=len(keras_out),
-        agreement=float(np.mean(classes == lite_classes)),
-        max_error=float(np.max(np.abs(keras_out - lite_out))),
-        accuracy=None if truth is None else float(np.mean(lite_classes == truth)),
-        keras_accuracy=None if truth is None else float(np.mean(classes == truth)),
+        samples=len(keras_out[0]),
+        agreement=float(np.mean(agree)),
+        max_error=float(
+            max(np.max(np.abs(a - b)) for a, b in zip(keras_out, lite_out, strict=True))
+        ),
+        accuracy=None if truth is None else float(np.mean(lite_classes[0] == truth)),
+        keras_accuracy=None if truth is None else float(np.mean(classes[0] == truth)),
     )
 
 

@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 from kerasopt._backend import keras
+from kerasopt._keras_file import load_keras
 from kerasopt.profiling._keras_model import profile_keras
 from kerasopt.profiling._report import Profile
 from kerasopt.profiling._tflite_file import read_content, read_file
@@ -57,6 +58,6 @@ def profile(model_or_tflite: Any) -> Profile:
     path = os.fspath(model_or_tflite)
     if path.endswith(".keras"):
         size = len(read_file(path))
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        model = load_keras(path)
         return profile_keras(model, source=path, file_bytes=size)
     return profile_tflite(read_content(path), source=path)

@@ -6,6 +6,7 @@ The contract tests run over this table. A new public object needs a new row, not
 from tests.cases._augmentation import AUGMENTATION
 from tests.cases._case import IMAGES, Case, photos
 from tests.cases._datasets import DATASETS
+from tests.cases._distillation import DISTILLATION
 from tests.cases._export import EXPORT
 from tests.cases._profiling import PROFILING
 from tests.cases._pruning import PRUNING
@@ -17,6 +18,7 @@ from tests.cases._transfer import TRANSFER
 ROOMS = (
     "augmentation",
     "datasets",
+    "distillation",
     "export",
     "profiling",
     "pruning",
@@ -30,6 +32,7 @@ ROOMS = (
 CASES = (
     *AUGMENTATION,
     *DATASETS,
+    *DISTILLATION,
     *EXPORT,
     *PROFILING,
     *PRUNING,

@@ -13,6 +13,17 @@ PROFILING = (
     ),
     Case(
         "profiling",
+        "arena_bytes",
+        "function",
+        make=lambda: ko.profiling.arena_bytes(tflite()),
+        bad=(
+            ({"content": b"nothing"}, ValueError, "`content` must be a TFLite file"),
+            ({"content": 3}, TypeError, "`content` must be the path or the bytes"),
+            ({"content": "none.tflite"}, FileNotFoundError, "none.tflite"),
+        ),
+    ),
+    Case(
+        "profiling",
         "profile",
         "function",
         of_model=lambda model: ko.profiling.profile(model),

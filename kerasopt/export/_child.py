@@ -1,0 +1,148 @@
+"""A TFLite file in a process of its own, which may die without taking anything with it."""
+
+import contextlib
+import hashlib
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from kerasopt.export import _runner as program
+
+_START = 60.0
+"""Seconds that a program may take to start on a busy machine; it has not seen the file by then."""
+TIME_LIMIT = 30.0
+"""Seconds that loading, or one inference, may take unless the user says otherwise."""
+_TRUSTED: set[bytes] = set()
+
+
+def trust(content: bytes) -> None:
+    """Remembers that this process made the file itself."""
+    _TRUSTED.add(hashlib.sha256(content).digest())
+
+
+def is_trusted(content: bytes) -> bool:
+    """Whether this process made the file itself."""
+    return hashlib.sha256(content).digest() in _TRUSTED
+
+
+def open_runner(
+    content: bytes,
+    threads: int,
+    *,
+    operators: Sequence[str],
+    isolated: bool,
+    time_limit: float = TIME_LIMIT,
+) -> "program.Runner | ChildRunner":
+    """Returns what runs a file: in this process, or in one of its own.
+
+    Raises:
+        ValueError: the interpreter refuses the file, crashes on it, or takes too long.
+    """
+    flex = any(name.startswith("Flex") for name in operators)
+    if isolated:
+        return ChildRunner(content, threads, flex=flex, time_limit=time_limit)
+    return program.Runner(content, threads, flex=flex)
+
+
+class ChildRunner:
+    """The same as `Runner`, in a child process with limits of time and memory.
+
+    Args:
+        content: the file.
+        threads: of the interpreter.
+        flex: it has operators of TensorFlow.
+        time_limit: seconds that loading, or one inference, may take.
+
+    Raises:
+        ValueError: the interpreter refuses the file, crashes on it, or takes too long.
+    """
+
+    def __init__(self, content: bytes, threads: int, *, flex: bool, time_limit: float) -> None:
+        self._limit = time_limit
+        self._fate = "The interpreter cannot run this TFLite file: it was closed. Open it again."
+        self._process = subprocess.Popen(
+            [sys.executable, pathlib.Path(program.__file__)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        self.close = weakref.finalize(self, _stop, self._process)
+        self._ask(None, (), limit=_START)
+        file = np.frombuffer(content, np.uint8)
+        question = {"do": "load", "threads": threads, "flex": flex}
+        header, _ = self._ask(question, [file], limit=time_limit)
+        self.inputs, self.outputs = header["inputs"], header["outputs"]
+
+    def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Returns the outputs for inputs in the file's own types and shapes."""
+        return self._ask({"do": "run"}, arrays, limit=self._limit)[1]
+
+    def time(
+        self, arrays: Sequence[np.ndarray], threads: int, warmup: int, runs: int
+    ) -> list[float]:
+        """Returns the milliseconds of each of some runs on the same inputs."""
+        question = {"do": "time", "threads": threads, "warmup": warmup, "runs": runs}
+        limit = self._limit * (warmup + runs + 2)
+        times: list[float] = self._ask(question, arrays, limit=limit)[0]["times"]
+        return times
+
+    def _ask(
+        self, question: dict[str, Any] | None, arrays: Sequence[np.ndarray], *, limit: float
+    ) -> tuple[dict[str, Any], list[np.ndarray]]:
+        if not self.close.alive:
+            raise ValueError(self._fate)
+        late, process = threading.Event(), self._process
+
+        def end() -> None:  # holds the process, not this object, which may go before the timer
+            late.set()
+            process.kill()
+
+        timer = threading.Timer(limit, end)
+        timer.daemon = True
+        timer.start()
+        try:
+            if question is not None:
+                program.send(process.stdin, question, arrays)  # type: ignore[arg-type]
+            header, answer = program.receive(process.stdout)  # type: ignore[arg-type]
+        except (EOFError, OSError, ValueError) as error:
+            self.close()
+            self._fate = self._obituary(limit if late.is_set() else None)
+            raise ValueError(self._fate) from error
+        finally:
+            timer.cancel()
+        if "error" in header:
+            text = str(header["error"])[:400]
+            what = "The interpreter cannot run this TFLite file: "
+            raise ValueError(text if text.startswith(what) else what + text)
+        return header, answer
+
+    def _obituary(self, limit: float | None) -> str:
+        code = self._process.returncode
+        if limit is not None:
+            fate = f"it took longer than {limit:g} seconds"
+        elif code is not None and -code in set(signal.Signals):
+            fate = f"it ended the process that ran it with {signal.Signals(-code).name}"
+        else:
+            fate = f"the process that ran it is gone (exit code {code})"
+        return (
+            f"The interpreter cannot run this TFLite file: {fate}. This process is unharmed. "
+            "The file is damaged or hostile; convert the model again."
+        )
+
+
+def _stop(process: Any) -> None:
+    with contextlib.suppress(OSError):  # bytes that it did not take any more
+        process.stdin.close()
+    process.stdout.close()
+    try:
+        process.wait(0.2)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

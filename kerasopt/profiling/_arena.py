@@ -1,0 +1,100 @@
+"""The memory that activations need: which of them live at once, and how they fit together."""
+
+import math
+import os
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from kerasopt.profiling._tflite_file import (
+    Operator,
+    Tensor,
+    damage_is_a_value_error,
+    num_bits,
+    read_content,
+    read_operators,
+)
+
+_ALIGNMENT = 16
+
+
+class _Life(NamedTuple):
+    size: int
+    first: int
+    last: int
+
+
+def arena_bytes(content: str | os.PathLike[str] | bytes) -> int:
+    """Estimates the tensor arena that a TFLite file needs on a microcontroller.
+
+    Every activation lives from the operator that makes it to the last one that reads it, inputs
+    from the beginning, outputs to the end. As TFLite Micro does by default, the largest is placed
+    first, each at the lowest place where it meets none that lives at the same time, aligned to 16
+    bytes. What the runtime adds is not in: its structures of some hundred bytes per operator and
+    tensor, and the scratch buffers of optimized kernels. Take a quarter more, and trim by what
+    `interpreter.arena_used_bytes()` says on the board.
+
+    Args:
+        content: path of the file, or its bytes.
+
+    Returns:
+        Bytes.
+
+    Raises:
+        TypeError: `content` is neither a path nor bytes.
+        ValueError: the content is not a TFLite file, or is damaged.
+        FileNotFoundError: there is no such file.
+
+    Example:
+        >>> import keras
+        >>> from kerasopt.export import to_tflite
+        >>> model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(32)])
+        >>> arena_bytes(to_tflite(model).content)  # (64 + 32) float32 numbers
+        384
+    """
+    content = read_content(content)
+    operators = read_operators(content)
+    with damage_is_a_value_error(content):
+        return _packed(_lives(operators))
+
+
+def _lives(operators: list[Operator]) -> list[_Life]:
+    made: dict[int, int] = {}
+    read: dict[int, int] = {}
+    tensors: dict[int, Tensor] = {}
+    for index, operator in enumerate(operators):
+        for tensor in operator.inputs:
+            if tensor is not None and tensor.data is None:
+                tensors[id(tensor)] = tensor
+                read[id(tensor)] = index
+        for tensor in operator.outputs:
+            tensors[id(tensor)] = tensor
+            made[id(tensor)] = index
+    end = len(operators)
+    return [
+        _Life(_size(tensor), made.get(key, 0), read.get(key, end))
+        for key, tensor in tensors.items()
+    ]
+
+
+def _size(tensor: Tensor) -> int:
+    size = -(-math.prod(tensor.shape) * num_bits(tensor) // 8)
+    if size < 0:
+        raise ValueError(f"a tensor of the shape {tensor.shape}")
+    return -(-size // _ALIGNMENT) * _ALIGNMENT
+
+
+def _packed(lives: Iterable[_Life]) -> int:
+    placed: list[tuple[int, _Life]] = []
+    for life in sorted(lives, key=lambda life: (-life.size, life.first)):
+        beside = sorted(
+            (place, other.size)
+            for place, other in placed
+            if other.first <= life.last and life.first <= other.last
+        )
+        start = 0
+        for place, size in beside:
+            if start + life.size <= place:
+                break
+            start = max(start, place + size)
+        placed.append((start, life))
+    return max((place + life.size for place, life in placed), default=0)
