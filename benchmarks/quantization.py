@@ -67,8 +67,6 @@ def step(_: argparse.Namespace) -> None:
         "plain": (keras, {}, list),
         "aware": (keras, {}, lambda: [aware(**never)]),
         "aware_frozen": (keras, {}, lambda: [aware(freeze_batch_norm=0.05, freeze_ranges=0.05)]),
-        "plain_xla": (keras, {"jit_compile": True}, list),
-        "aware_xla": (keras, {"jit_compile": True}, lambda: [aware(**never)]),
         "tf_keras_plain": (tf_keras, {}, list),
         "tf_keras_tfmot": (tf_keras, {"tfmot": True}, list),
     }
@@ -86,7 +84,6 @@ def step(_: argparse.Namespace) -> None:
     pairs = {
         "aware_over_plain": ("aware", "plain"),
         "aware_frozen_over_plain": ("aware_frozen", "plain"),
-        "aware_over_plain_xla": ("aware_xla", "plain_xla"),
         "tfmot_over_plain_on_tf_keras": ("tf_keras_tfmot", "tf_keras_plain"),
     }
     figures = {
