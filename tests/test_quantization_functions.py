@@ -194,3 +194,24 @@ def test_a_range_moves_in_training_as_that_of_tfmot(rng, symmetric):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
     else:
         assert layer.range_value()[0] == pytest.approx(-layer.range_value()[1] * 128 / 127)
+
+
+def test_a_range_frozen_by_hand_and_by_the_method_are_one():
+    layer, x = FakeQuantize(), tf.constant(np.linspace(-2, 3, 41), "float32")
+    with pytest.raises(ValueError, match="must have seen data before its range is frozen"):
+        layer.freeze()
+    layer(x[5:30], training=True)
+    expected = layer.range_value()
+
+    def value_and_gradient():
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, training=True)
+        return y.numpy(), tape.gradient(y, x).numpy()
+
+    layer.frozen = True
+    by_hand = value_and_gradient()
+    layer.freeze()
+    np.testing.assert_array_equal(value_and_gradient(), by_hand)
+    assert layer.range_value() == expected
+    assert 0 < by_hand[1].sum() < len(x)  # clipped on both sides

@@ -204,7 +204,7 @@ class QuantizeAware(TrainingCallback):
             self._phases.append((0.0, "freeze_ranges"))
             return False
         for layer in self._ranges.layers:
-            layer.frozen = True
+            layer.freeze()
             self.session.on_release(self, partial(setattr, layer, "frozen", False))
         if self._ranges.layers:
             self._say("ranges frozen")

@@ -81,7 +81,7 @@ class FakeQuantize(keras.layers.Layer):
         self.role = role
         self.num_bits = check_num_bits(num_bits)
         self.symmetric = bool(symmetric)
-        self.frozen = bool(frozen)
+        self.frozen, self._froze_a_range = bool(frozen), False
         self.supports_masking = True
         self.minimum = self._add_state("minimum")
         self.maximum = self._add_state("maximum")
@@ -102,7 +102,8 @@ class FakeQuantize(keras.layers.Layer):
         self, inputs: Any, site: int = 0, pooled: bool | str = False, training: bool | None = None
     ) -> Any:
         """Returns the rounded tensor, same shape and dtype float32."""
-        if training and site >= 0 and self.fixed_range is None and not self.frozen:
+        watching = training and site >= 0 and self.fixed_range is None and not self.frozen
+        if watching:
             self._watch(tf.stop_gradient(inputs), site)
         low, high = self._range()
         high = tf.maximum(high, low + 1e-6)
@@ -110,15 +111,29 @@ class FakeQuantize(keras.layers.Layer):
         if pooled:
             shift = tie_upwards if pooled == "up" else away_from_zero_level
             x = shift(inputs, low, high, num_bits=self.num_bits)
+        # The gradient of `where` costs as much as all else of the layer.
+        if watching or self.fixed_range is not None or (self.frozen and self._froze_a_range):
+            return fake_quantize(x, low, high, num_bits=self.num_bits)
         quantized = fake_quantize(x, low, high, num_bits=self.num_bits)
-        if self.fixed_range is not None:
-            return quantized
         return tf.where(tf.reduce_max(tf.convert_to_tensor(self.seen)) > 0.0, quantized, inputs)
 
     @property
     def has_range(self) -> bool:
         """Whether the range is fixed, or data were seen."""
         return self.fixed_range is not None or bool(tf.reduce_max(self.seen.value) > 0.0)
+
+    def freeze(self) -> None:
+        """Keeps the range that there is from now on; a compiled step has to be traced anew.
+
+        Raises:
+            ValueError: there is none yet.
+        """
+        if not self.has_range:
+            raise ValueError(
+                f"{self.name!r} must have seen data before its range is frozen. Received: none. "
+                "Call the model with training=True, or calibrate it, first."
+            )
+        self.frozen = self._froze_a_range = True
 
     def range_value(self) -> tuple[float, float]:
         """Returns the range as two floats, `(0.0, 0.0)` before the first training batch."""
@@ -165,10 +180,14 @@ class FakeQuantize(keras.layers.Layer):
             keep = tf.minimum(self.momentum, seen / (seen + 1.0))
             new_low = keep * old_low + (1.0 - keep) * low
             new_high = keep * old_high + (1.0 - keep) * high
-        here = tf.range(self.num_sites) == site
-        self.minimum.assign(tf.where(here, new_low, old_low))
-        self.maximum.assign(tf.where(here, new_high, old_high))
-        self.seen.assign(seen + tf.cast(here, seen.dtype))
+        count = seen + 1.0
+        if self.num_sites > 1:
+            here = tf.range(self.num_sites) == site
+            new_low, new_high = tf.where(here, new_low, old_low), tf.where(here, new_high, old_high)
+            count = tf.where(here, count, seen)
+        self.minimum.assign(new_low)
+        self.maximum.assign(new_high)
+        self.seen.assign(count)
 
     def compute_output_spec(self, inputs: Any, **_: Any) -> Any:
         """Returns a tensor spec of the input's shape."""
