@@ -69,3 +69,13 @@ def check_int(name: str, value: Any, *, low: int, high: int | None = None) -> in
     if value < low or (high is not None and value > high):
         raise ValueError(f"`{name}` must be an integer {interval}. Received: {name}={value!r}.")
     return value
+
+
+def loss_not_asked(callback: Any, model: Any) -> ValueError:
+    """Returns the error for a model whose train_step computes its loss by itself."""
+    return ValueError(
+        f"`{type(callback).__name__}` needs a train_step that calls self.compute_loss. "
+        f"Received: model {model.name!r} of class {type(model).__name__}, "
+        "whose own train_step does not. Compute the loss with self.compute_loss("
+        "x=x, y=y, y_pred=y_pred, sample_weight=sample_weight) there."
+    )

@@ -9,7 +9,7 @@ import random
 from typing import Any
 
 from kerasopt._backend import keras, tf
-from kerasopt._validation import check_int, check_number
+from kerasopt._validation import check_int, check_number, loss_not_asked
 from kerasopt.augmentation._mixing_loss import Mixed, check_loss
 from kerasopt.augmentation._mixing_math import (
     blend,
@@ -120,12 +120,7 @@ class Mixing(TrainingCallback):
             finally:
                 self._mixed = None
             if not mixed.used:
-                raise ValueError(
-                    f"`{type(self).__name__}` needs a train_step that calls self.compute_loss. "
-                    f"Received: model {self.model.name!r} of class {type(self.model).__name__}, "
-                    "whose own train_step does not. Compute the loss with self.compute_loss("
-                    "x=x, y=y, y_pred=y_pred, sample_weight=sample_weight) there."
-                )
+                raise loss_not_asked(self, self.model)
             return logs
 
         return step

@@ -4,7 +4,7 @@ import threading
 from typing import Any
 
 from kerasopt._backend import keras, tf
-from kerasopt._validation import check_number
+from kerasopt._validation import check_number, loss_not_asked
 from kerasopt.distillation._checks import (
     check_photo,
     check_student,
@@ -254,12 +254,7 @@ class Distill(TrainingCallback):
             finally:
                 self._steps.current = None
             if not state.used:
-                raise ValueError(
-                    "`Distill` needs a train_step that calls self.compute_loss. "
-                    f"Received: model {self.model.name!r} of class {type(self.model).__name__}, "
-                    "whose own train_step does not. Compute the loss with self.compute_loss("
-                    "x=x, y=y, y_pred=y_pred, sample_weight=sample_weight) there."
-                )
+                raise loss_not_asked(self, self.model)
             if self._features is not None:
                 self._features.learn(state.gradients)
             return logs
