@@ -14,24 +14,11 @@ from kerasopt.pruning import (
 )
 from kerasopt.pruning._kernels import find_kernels
 from kerasopt.pruning._schedules import tfmot_schedules
+from tests.interruptions import Kill
 from tests.models import compiled, small_cnn
 from tests.pruned import Watch, X, Y, assert_pruned, fit, share, tiny
 
 # Resuming
-
-
-class Kill(keras.callbacks.Callback):
-    """Ends the training as a killed process does, behind a batch; notes the sparsity."""
-
-    def __init__(self, step):
-        super().__init__()
-        self.step = step
-        self.batches = 0
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.batches += 1
-        if self.batches == self.step:
-            raise KeyboardInterrupt
 
 
 def resumed(tmp_path, kill_at, save_freq, prune_first, **options):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from kerasopt.quantization import FakeQuantize, QuantizeAware
+from tests.interruptions import Kill
 from tests.models import compiled, stripes
 
 X, Y = stripes(32)
@@ -22,19 +23,6 @@ def tiny(seed=0):
     x = keras.layers.GlobalAveragePooling2D()(x)
     model = keras.Model(inputs, keras.layers.Dense(4, name="logits")(x))
     return compiled(model, jit_compile=False)
-
-
-class Kill(keras.callbacks.Callback):
-    """Ends the run like a lost machine, behind a given batch."""
-
-    def __init__(self, after):
-        super().__init__()
-        self._left = after
-
-    def on_train_batch_end(self, batch, logs=None):
-        self._left -= 1
-        if self._left == 0:
-            raise KeyboardInterrupt
 
 
 class First(keras.callbacks.Callback):

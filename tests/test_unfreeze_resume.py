@@ -7,22 +7,10 @@ import numpy as np
 import pytest
 
 from kerasopt.transfer import GradualUnfreeze, Unfreeze, build_classifier
+from tests.interruptions import Kill
 from tests.models import compiled, small_cnn, stripes
 
 STEPS = 4
-
-
-class Kill(keras.callbacks.Callback):
-    """Ends the run like a lost machine, behind a given batch of the whole training."""
-
-    def __init__(self, after):
-        super().__init__()
-        self._left = after
-
-    def on_train_batch_end(self, batch, logs=None):
-        self._left -= 1
-        if self._left == 0:
-            raise KeyboardInterrupt
 
 
 class First(keras.callbacks.Callback):
