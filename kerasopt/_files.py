@@ -5,6 +5,7 @@ import errno
 import os
 import pathlib
 import secrets
+import shutil
 
 
 def write_atomic(path: str | os.PathLike[str], content: bytes | str) -> pathlib.Path:
@@ -56,3 +57,46 @@ def check_target(path: str | os.PathLike[str]) -> pathlib.Path:
             f"Received: path={str(target)!r}. Change its permissions, or name another folder",
         )
     return target
+
+
+def check_folder_target(path: str | os.PathLike[str], mark: str) -> pathlib.Path:
+    """Returns a path as such after checking that a folder can be put there.
+
+    Args:
+        path: where to; a folder that is there already must be one of the same kind, or empty.
+        mark: the file by which a folder of this kind is known.
+
+    Raises:
+        PermissionError: the folder above may not be written to.
+        ValueError: the folder above does not exist, or something else is at the path.
+    """
+    target = pathlib.Path(path)
+    if target.is_dir():
+        if any(target.iterdir()) and not (target / mark).is_file():
+            raise ValueError(
+                f"`path` must be new, empty, or an older folder with a {mark}, which is replaced. "
+                f"Received: path={str(target)!r}, which holds something else. Name another folder."
+            )
+        check_target(target / mark)
+    elif target.exists():
+        raise ValueError(
+            f"`path` must be a folder. Received: path={str(target)!r}, which is a file. "
+            "Name another folder."
+        )
+    return check_target(target.parent / f"{target.name}.new").with_name(target.name)
+
+
+def replace_folder(made: pathlib.Path, target: pathlib.Path) -> None:
+    """Puts a folder that is ready, on the same disk, where an older one may be."""
+    aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.old")
+    older = target.exists()
+    if older:
+        target.rename(aside)
+    try:
+        made.rename(target)
+    except OSError:
+        if older:
+            aside.rename(target)
+        raise
+    if older:
+        shutil.rmtree(aside)

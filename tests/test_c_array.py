@@ -10,7 +10,7 @@ import pytest
 
 from kerasopt.export import to_c_array, to_tflite
 from kerasopt.profiling import arena_bytes
-from kerasopt.profiling._arena import _Life, _packed
+from kerasopt.profiling._arena import Life, _packed
 from tests.models import small_cnn
 
 layers = keras.layers
@@ -96,6 +96,6 @@ def test_places_of_what_lives_at_once_never_overlap(seed):
     lives = []
     for _ in range(30):
         first = int(rng.integers(0, 20))
-        lives.append(_Life(int(rng.integers(1, 50)) * 16, first, first + int(rng.integers(0, 5))))
+        lives.append(Life(int(rng.integers(1, 50)) * 16, first, first + int(rng.integers(0, 5))))
     peak = max(sum(x.size for x in lives if x.first <= t <= x.last) for t in range(25))
     assert peak <= _packed(lives) <= 1.5 * peak

@@ -52,6 +52,8 @@ def test_rows_counted_by_hand(model):
         num_bits=32,
         bytes=112 * 4,
         macs=4 * 4 * 4 * 27,
+        activation_bytes=4 * 4 * 4 * 4,
+        live_bytes=(8 * 8 * 3 + 4 * 4 * 4) * 4,
     )
     assert conv.sparsity == pytest.approx(16 / 108)
     assert (bn.parameters, bn.kernel_parameters, bn.zeros, bn.macs) == (16, 0, 0, 0)
@@ -229,9 +231,9 @@ def test_table_is_aligned(model):
     assert lines[0] == "tiny"
     header = next(line for line in lines if "params" in line)
     conv = next(line for line in lines if line.lstrip().startswith("conv"))
-    assert " ".join(conv.split()) == "conv Conv2D ?×4×4×4 112 16 14.8% 7 32 0.4 0.00"
+    assert " ".join(conv.split()) == "conv Conv2D ?×4×4×4 112 16 14.8% 7 32 0.4 0.00 0.2 1.0"
     assert header.index("params") + len("params") == conv.index("112") + len("112")
-    assert " ".join(lines[-1].split()) == "total 189 16 9.8% 0.7 0.00"
+    assert " ".join(lines[-1].split()) == "total 189 16 9.8% 0.7 0.00 1.0"
 
 
 def test_empty_profile_has_no_sparsity():

@@ -246,6 +246,23 @@ def test_any_damage_is_a_value_error_or_harmless(int8_file):
     assert all("Copy or convert it again" in message for message in messages)
 
 
+@pytest.mark.parametrize("kind", ["attention", "conv3d"])
+def test_macs_of_products_and_volumes(kind):
+    if kind == "attention":
+        inputs = keras.Input((6, 8))
+        outputs = layers.MultiHeadAttention(2, 4, name="attention")(inputs, inputs)
+        operator, products = "BATCH_MATMUL", 2 * 6 * 6 * 4 * 2
+        expected = products + 6 * 8 * 8 * 4  # and the four projections
+    else:
+        inputs = keras.Input((4, 5, 6, 2))
+        outputs = layers.Conv3D(3, 2)(inputs)
+        operator, expected = "CONV_3D", 3 * 4 * 5 * 3 * 2**3 * 2
+    report = profile(convert(keras.Model(inputs, outputs)))
+    assert report.macs == expected
+    assert operator in [row.kind for row in report.rows]
+    assert profile(keras.Model(inputs, outputs)).macs == expected
+
+
 @pytest.mark.slow
 def test_efficientnet_lite0(shared):
     model = keras.models.load_model(

@@ -8,8 +8,8 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -51,20 +51,17 @@ def open_runner(
     return program.Runner(content, threads, flex=flex)
 
 
-class ChildRunner:
-    """The same as `Runner`, in a child process with limits of time and memory.
+class _Child:
+    """The program in a process of its own.
 
     Args:
-        content: the file.
-        threads: of the interpreter.
-        flex: it has operators of TensorFlow.
         time_limit: seconds that loading, or one inference, may take.
 
     Raises:
-        ValueError: the interpreter refuses the file, crashes on it, or takes too long.
+        ValueError: the process does not start.
     """
 
-    def __init__(self, content: bytes, threads: int, *, flex: bool, time_limit: float) -> None:
+    def __init__(self, time_limit: float) -> None:
         self._limit = time_limit
         self._fate = "The interpreter cannot run this TFLite file: it was closed. Open it again."
         self._process = subprocess.Popen(
@@ -75,23 +72,6 @@ class ChildRunner:
         )
         self.close = weakref.finalize(self, _stop, self._process)
         self._ask(None, (), limit=_START)
-        file = np.frombuffer(content, np.uint8)
-        question = {"do": "load", "threads": threads, "flex": flex}
-        header, _ = self._ask(question, [file], limit=time_limit)
-        self.inputs, self.outputs = header["inputs"], header["outputs"]
-
-    def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Returns the outputs for inputs in the file's own types and shapes."""
-        return self._ask({"do": "run"}, arrays, limit=self._limit)[1]
-
-    def time(
-        self, arrays: Sequence[np.ndarray], threads: int, warmup: int, runs: int
-    ) -> list[float]:
-        """Returns the milliseconds of each of some runs on the same inputs."""
-        question = {"do": "time", "threads": threads, "warmup": warmup, "runs": runs}
-        limit = self._limit * (warmup + runs + 2)
-        times: list[float] = self._ask(question, arrays, limit=limit)[0]["times"]
-        return times
 
     def _ask(
         self, question: dict[str, Any] | None, arrays: Sequence[np.ndarray], *, limit: float
@@ -135,6 +115,98 @@ class ChildRunner:
             f"The interpreter cannot run this TFLite file: {fate}. This process is unharmed. "
             "The file is damaged or hostile; convert the model again."
         )
+
+
+class ChildRunner(_Child):
+    """The same as `Runner`, in a child process with limits of time and memory.
+
+    Args:
+        content: the file.
+        threads: of the interpreter.
+        flex: it has operators of TensorFlow.
+        time_limit: seconds that loading, or one inference, may take.
+
+    Raises:
+        ValueError: the interpreter refuses the file, crashes on it, or takes too long.
+    """
+
+    def __init__(self, content: bytes, threads: int, *, flex: bool, time_limit: float) -> None:
+        super().__init__(time_limit)
+        file = np.frombuffer(content, np.uint8)
+        question = {"do": "load", "threads": threads, "flex": flex}
+        header, _ = self._ask(question, [file], limit=time_limit)
+        self.inputs, self.outputs = header["inputs"], header["outputs"]
+
+    def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Returns the outputs for inputs in the file's own types and shapes."""
+        return self._ask({"do": "run"}, arrays, limit=self._limit)[1]
+
+
+class Sample(NamedTuple):
+    """A file and inputs for it, in its own types and shapes."""
+
+    content: bytes
+    inputs: Sequence[np.ndarray]
+    operators: Sequence[str]
+
+
+class Bench(_Child):
+    """A process for measurements, which holds nothing but the interpreter when it starts.
+
+    Args:
+        time_limit: seconds that loading, or one inference, may take.
+
+    Raises:
+        ValueError: the interpreter refuses a file, crashes on it, or takes too long.
+    """
+
+    def weigh(
+        self, sample: Sample, *, threads: int, xnnpack: bool
+    ) -> tuple[int | None, tuple[int, ...] | None]:
+        """Returns the bytes at the peak, and which operators XNNPACK runs; `None` if unknown."""
+        question: dict[str, Any] = {"do": "weigh", "threads": threads, "xnnpack": xnnpack}
+        question["flex"] = any(name.startswith("Flex") for name in sample.operators)
+        file = np.frombuffer(sample.content, np.uint8)
+        found, _ = self._ask(question, [file, *sample.inputs], limit=4 * self._limit)
+        with _believed():
+            peak, delegated = found["peak"], found["delegated"]
+            taken = None if delegated is None else tuple(map(int, delegated))
+            return None if peak is None else int(peak), taken
+
+    def turns(
+        self,
+        samples: Sequence[Sample],
+        *,
+        threads: Sequence[int],
+        warmup: int,
+        runs: int,
+        xnnpack: bool,
+    ) -> list[np.ndarray]:
+        """Returns the milliseconds of the runs, by file and within it by number of threads."""
+        arrays: list[np.ndarray] = []
+        files = []
+        for sample in samples:
+            files.append({"at": len(arrays), "inputs": len(sample.inputs)})
+            arrays += [np.frombuffer(sample.content, np.uint8), *sample.inputs]
+        question: dict[str, Any] = {"do": "turns", "files": files, "threads": list(threads)}
+        question |= {"warmup": warmup, "runs": runs, "xnnpack": xnnpack}
+        count = len(files) * len(threads)
+        limit = self._limit * (warmup + runs + 2) * count
+        found, _ = self._ask(question, arrays, limit=limit)
+        with _believed():
+            times = np.asarray(found["times"], "float64").reshape(count, runs)
+            return list(times)
+
+
+@contextlib.contextmanager
+def _believed() -> Iterator[None]:
+    """A process that a file took over may answer anything."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            "The interpreter cannot run this TFLite file: its process gave no measurement."
+        ) from error
 
 
 def _stop(process: Any) -> None:

@@ -30,7 +30,7 @@ def convert(
     Raises:
         ValueError: an operator has no TFLite builtin.
     """
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, quiet():
         _save(model, folder, output_names)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         builtins = tf.lite.OpsSet.TFLITE_BUILTINS
@@ -107,7 +107,7 @@ def _save(model: Any, folder: str, output_names: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Hides the converter's chatter; its errors come as exceptions."""
     logger = logging.getLogger("tensorflow")
     level = logger.level

@@ -11,27 +11,12 @@ import numpy as np
 from kerasopt._data import batches, class_indices, top_class
 from kerasopt._validation import check_int, check_number
 from kerasopt.export._child import TIME_LIMIT, is_trusted, open_runner
+from kerasopt.export._photos import labelled_photos, load_photos, photo_paths
+from kerasopt.export._timing import Timing, measure
 from kerasopt.profiling import tflite_operators
 
 _OPEN_CHUNK = 32
 """Inputs that a file with an open batch gets at once."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Timing:
-    """Time of one inference of one image on this machine.
-
-    Attributes:
-        threads: interpreter threads.
-        median_ms: median over the runs, milliseconds.
-        p90_ms: the time that nine of ten runs stay under, milliseconds.
-        runs: how many runs were measured.
-    """
-
-    threads: int
-    median_ms: float
-    p90_ms: float
-    runs: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +62,7 @@ class TFLiteModel:
         content: bytes of the file.
         operators: tuple of the names of the operators in the file, in order.
         isolated: whether it runs in a process of its own.
+        time_limit: seconds that an inference may take there.
         inputs: a `TFLiteTensor` for each input.
         outputs: a `TFLiteTensor` for each output.
     """
@@ -94,6 +80,7 @@ class TFLiteModel:
         if num_threads is not None:
             check_int("num_threads", num_threads, low=1)
         check_number("time_limit", time_limit, low=0.0, low_open=True)
+        self.time_limit = float(time_limit)
         self.isolated = not (is_trusted(self.content) if trusted is None else trusted)
         self._runner = open_runner(
             self.content,
@@ -141,15 +128,22 @@ class TFLiteModel:
 
         Args:
             images: array (batch, height, width, channels) in the range the Keras model takes; for
-                a file with several inputs a dict of such arrays by name.
+                a file with several inputs a dict of such arrays by name. Or photos: the path of
+                one, a list of paths, or a folder, which is read in the order of
+                `kerasopt.datasets.list_photos`. They are cut to the size of the input, and
+                normalized as the metadata of the file say, else raw 0-255 pixels.
 
         Returns:
             float32 array (batch, ...); for a file with several outputs a dict of them by name.
 
         Raises:
-            ValueError: the shape is not the file's, or an input is missing.
+            ValueError: the shape is not the file's, an input is missing, or a photo cannot be
+                read.
         """
-        arrays = self._arrays(images)
+        paths = photo_paths(images)
+        if paths is not None:
+            return self._predict_photos(paths)
+        arrays = input_arrays(self, images)
         total = len(arrays[0])
         size = self.inputs[0].shape[0] if self.inputs[0].shape else 1
         chunk = _OPEN_CHUNK if size is None else size
@@ -164,16 +158,25 @@ class TFLiteModel:
         }
         return joined if len(self.outputs) > 1 else next(iter(joined.values()))
 
+    def _predict_photos(self, paths: Sequence[pathlib.Path]) -> Any:
+        parts = [self.predict(batch) for batch in load_photos(paths, self)]
+        if isinstance(parts[0], dict):
+            return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return np.concatenate(parts)
+
     def evaluate(self, data: Any) -> dict[str, float]:
         """Returns `{"accuracy": ...}` over labelled data, a fraction in [0, 1].
 
         Args:
             data: `(x, y)` arrays, a `tf.data.Dataset` or an iterable of batches; labels as
-                integers or one-hot.
+                integers or one-hot. Or a folder with a folder of photos for each class, named as
+                the labels of the file are.
 
         Raises:
-            ValueError: the data has no labels.
+            ValueError: the data has no labels, or the folders are not the classes of the file.
         """
+        if isinstance(data, str | os.PathLike):
+            data = labelled_photos(data, self)
         hits = total = 0
         for x, y in batches(data, name="data"):
             if y is None:
@@ -183,65 +186,29 @@ class TFLiteModel:
         return {"accuracy": hits / total}
 
     def benchmark(
-        self, *, threads: Sequence[int] = (1, 2), runs: int = 50, warmup: int = 5
+        self,
+        *,
+        threads: Sequence[int] = (1, 2),
+        runs: int = 50,
+        warmup: int = 5,
+        xnnpack: bool = True,
     ) -> tuple[Timing, ...]:
-        """Measures the time of one inference, for each number of threads.
+        """Measures the time and memory of one inference, for each number of threads, in turns.
+
+        The file runs in a process of its own without TensorFlow, whatever `trusted` says. For
+        several files use `kerasopt.export.benchmark`, so that noise meets all of them alike.
 
         Args:
             threads: numbers of interpreter threads.
             runs: measured inferences for each, >= 1.
             warmup: inferences before, >= 0.
+            xnnpack: whether XNNPACK runs what it can, as in most apps; `False` for TFLite's own
+                kernels.
 
         Returns:
             A `Timing` for each number of threads. Times hold for this machine and its load.
         """
-        check_int("runs", runs, low=1)
-        check_int("warmup", warmup, low=0)
-        rng = np.random.default_rng(0)
-        # Whole numbers that are no pixels, such as token ids, are zeros: others may be too large.
-        samples = [
-            rng.integers(
-                0, 255 if t.scale or t.dtype == "float32" else 1, [size or 1 for size in t.shape]
-            ).astype(t.dtype)
-            for t in self.inputs
-        ]
-        timings = []
-        for count in threads:
-            check_int("threads", count, low=1)
-            times = self._runner.time(samples, count, warmup, runs)
-            median, p90 = float(np.median(times)), float(np.percentile(times, 90))
-            timings.append(Timing(count, median, p90, runs))
-        return tuple(timings)
-
-    def _arrays(self, images: Any) -> list[np.ndarray]:
-        """Returns the arrays in the order of the inputs, after checking names and shapes."""
-        names = [tensor.name for tensor in self.inputs]
-        if not isinstance(images, dict):
-            if len(names) > 1:
-                raise ValueError(
-                    f"`images` must be a dict of arrays by name: {', '.join(map(repr, names))}. "
-                    f"Received: {type(images).__name__}."
-                )
-            images = {names[0]: images}
-        if set(images) != set(names):
-            raise ValueError(
-                f"`images` must have the inputs {', '.join(map(repr, names))}. "
-                f"Received: {', '.join(map(repr, images))}."
-            )
-        arrays = [np.asarray(images[name]) for name in names]
-        for tensor, array in zip(self.inputs, arrays, strict=True):
-            if array.shape[1:] != tensor.shape[1:]:
-                raise ValueError(
-                    f"`images` must have the shape (batch, {', '.join(map(str, tensor.shape[1:]))})"
-                    f"{f' for {tensor.name!r}' if len(names) > 1 else ''}. "
-                    f"Received: shape {array.shape}."
-                )
-        if len({len(array) for array in arrays}) > 1:
-            raise ValueError(
-                "`images` must have as many of each input. "
-                f"Received: {', '.join(str(len(array)) for array in arrays)}."
-            )
-        return arrays
+        return measure({"": self}, threads=threads, runs=runs, warmup=warmup, xnnpack=xnnpack)
 
     def _run(self, arrays: list[np.ndarray], size: int | None) -> list[np.ndarray]:
         """Runs one batch, filled up with its last row where the file wants more."""
@@ -250,7 +217,7 @@ class TFLiteModel:
             arrays = [np.concatenate([x, np.repeat(x[-1:], size - count, axis=0)]) for x in arrays]
         taken = [quantize_input(x, tensor) for x, tensor in zip(arrays, self.inputs, strict=True)]
         given = self._runner.run(taken)
-        return [_dequantize(x[:count], t) for x, t in zip(given, self.outputs, strict=True)]
+        return [dequantize_output(x[:count], t) for x, t in zip(given, self.outputs, strict=True)]
 
 
 def _read(path_or_bytes: Any) -> bytes:
@@ -268,6 +235,37 @@ def _tensor(described: dict[str, Any]) -> TFLiteTensor:
     return TFLiteTensor(**{**described, "shape": tuple(described["shape"])})
 
 
+def input_arrays(model: TFLiteModel, images: Any) -> list[np.ndarray]:
+    """Returns the arrays in the order of the inputs, after checking names and shapes."""
+    names = [tensor.name for tensor in model.inputs]
+    if not isinstance(images, dict):
+        if len(names) > 1:
+            raise ValueError(
+                f"`images` must be a dict of arrays by name: {', '.join(map(repr, names))}. "
+                f"Received: {type(images).__name__}."
+            )
+        images = {names[0]: images}
+    if set(images) != set(names):
+        raise ValueError(
+            f"`images` must have the inputs {', '.join(map(repr, names))}. "
+            f"Received: {', '.join(map(repr, images))}."
+        )
+    arrays = [np.asarray(images[name]) for name in names]
+    for tensor, array in zip(model.inputs, arrays, strict=True):
+        if array.shape[1:] != tensor.shape[1:]:
+            raise ValueError(
+                f"`images` must have the shape (batch, {', '.join(map(str, tensor.shape[1:]))})"
+                f"{f' for {tensor.name!r}' if len(names) > 1 else ''}. "
+                f"Received: shape {array.shape}."
+            )
+    if len({len(array) for array in arrays}) > 1:
+        raise ValueError(
+            "`images` must have as many of each input. "
+            f"Received: {', '.join(str(len(array)) for array in arrays)}."
+        )
+    return arrays
+
+
 def quantize_input(x: np.ndarray, tensor: TFLiteTensor) -> np.ndarray:
     """Returns real numbers in the type that an input takes."""
     dtype = np.dtype(tensor.dtype)
@@ -278,7 +276,7 @@ def quantize_input(x: np.ndarray, tensor: TFLiteTensor) -> np.ndarray:
     return np.clip(levels, limits.min, limits.max).astype(dtype)
 
 
-def _dequantize(values: np.ndarray, tensor: TFLiteTensor) -> np.ndarray:
+def dequantize_output(values: np.ndarray, tensor: TFLiteTensor) -> np.ndarray:
     if values.dtype.kind == "f" or not tensor.scale:
         return values.astype("float32")
     return (values.astype("float32") - tensor.zero_point) * np.float32(tensor.scale)

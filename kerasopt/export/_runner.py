@@ -8,6 +8,8 @@ program may have been taken over by the file that it runs.
 import contextlib
 import json
 import os
+import pathlib
+import random
 import struct
 import sys
 import time
@@ -22,21 +24,28 @@ _LONGEST_HEADER = 2**24
 _KINDS = "biufc"
 
 
-def interpreter(content: bytes, threads: int, *, allocate: bool = True) -> Any:
+def interpreter(
+    content: bytes, threads: int, *, allocate: bool = True, xnnpack: bool = True
+) -> Any:
     """Returns an interpreter with its tensors allocated.
 
     Args:
         content: the file.
         threads: of the interpreter.
         allocate: `False` for a file that is to be looked at, and not to be run.
+        xnnpack: whether XNNPACK runs what it can, as it does by default.
 
     Raises:
         ValueError: it cannot run the file.
     """
-    from ai_edge_litert.interpreter import Interpreter
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
+    plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    resolver = OpResolverType.AUTO if xnnpack else plain
     try:
-        made = Interpreter(model_content=content, num_threads=threads)
+        made = Interpreter(
+            model_content=content, num_threads=threads, experimental_op_resolver_type=resolver
+        )
         if allocate:
             made.allocate_tensors()
     except (ValueError, RuntimeError) as error:
@@ -51,6 +60,7 @@ class Runner:
         content: the file.
         threads: of the interpreter.
         flex: it has operators of TensorFlow, so that it can be looked at only.
+        xnnpack: whether XNNPACK runs what it can.
 
     Attributes:
         inputs: for each input its name, shape (`None` for an open batch), dtype, scale and zero
@@ -58,9 +68,11 @@ class Runner:
         outputs: likewise.
     """
 
-    def __init__(self, content: bytes, threads: int, *, flex: bool = False) -> None:
-        self._content, self._flex = content, flex
-        self._interpreter = interpreter(content, threads, allocate=not flex)
+    def __init__(
+        self, content: bytes, threads: int, *, flex: bool = False, xnnpack: bool = True
+    ) -> None:
+        self._flex = flex
+        self._interpreter = interpreter(content, threads, allocate=not flex, xnnpack=xnnpack)
         self._ins, self._outs = _details(self._interpreter)
         self.inputs = [_described(name, detail) for name, detail in self._ins]
         self.outputs = [_described(name, detail) for name, detail in self._outs]
@@ -80,19 +92,36 @@ class Runner:
         self._interpreter.invoke()
         return [self._interpreter.get_tensor(detail["index"]) for _, detail in self._outs]
 
-    def time(
-        self, arrays: Sequence[np.ndarray], threads: int, warmup: int, runs: int
-    ) -> list[float]:
-        """Returns the milliseconds of each of some runs on the same inputs."""
-        runner = Runner(self._content, threads, flex=self._flex)
-        runner.run(arrays)
-        times = []
-        for number in range(warmup + runs):
-            start = time.perf_counter()
-            runner._interpreter.invoke()
-            if number >= warmup:
-                times.append((time.perf_counter() - start) * 1e3)
-        return times
+    def invoke(self) -> float:
+        """Runs once more on the inputs of the last run; returns the milliseconds."""
+        start = time.perf_counter()
+        self._interpreter.invoke()
+        return (time.perf_counter() - start) * 1e3
+
+    def delegated(self) -> list[int] | None:
+        """Numbers the operators that XNNPACK runs, the only delegate that is ever loaded.
+
+        No public method tells. A delegate stands in this list as a node of its own, behind all
+        operators; it has taken over what lies between its inputs and its outputs. `None` where
+        the list cannot be had.
+        """
+        try:
+            nodes = self._interpreter._get_ops_details()
+        except ValueError:  # a tensor without a NumPy type
+            return None
+        own = [node for node in nodes if node["op_name"] != "DELEGATE"]
+        makers = {int(tensor): node for node in own for tensor in node["outputs"]}
+        taken = set()
+        for delegate in (node for node in nodes if node["op_name"] == "DELEGATE"):
+            known = {int(tensor) for tensor in delegate["inputs"]}
+            sought = [int(tensor) for tensor in delegate["outputs"]]
+            while sought:
+                tensor = sought.pop()
+                if tensor not in known and tensor in makers:
+                    known.add(tensor)
+                    taken.add(int(makers[tensor]["index"]))
+                    sought += [int(each) for each in makers[tensor]["inputs"]]
+        return sorted(taken)
 
     def close(self) -> None:
         """Does nothing: the interpreter goes with the object."""
@@ -179,6 +208,78 @@ def _exactly(stream: BinaryIO, size: int) -> bytes:
     return b"".join(parts)
 
 
+def weigh(
+    content: bytes, arrays: Sequence[np.ndarray], *, threads: int, flex: bool, xnnpack: bool
+) -> dict[str, Any]:
+    """Loads and runs a file in a process that has run none; returns its memory and delegate.
+
+    `peak` is the most that the process held, less what it held with the file itself before;
+    `None` where the system does not tell.
+    """
+    with contextlib.suppress(OSError):  # forgets the peak so far
+        pathlib.Path("/proc/self/clear_refs").write_text("5")
+    before = _status("VmRSS")
+    runner = Runner(content, threads, flex=flex, xnnpack=xnnpack)
+    runner.run(arrays)
+    runner.invoke()
+    peak = _status("VmHWM")
+    known = before is not None and peak is not None
+    return {"peak": max(0, peak - before) if known else None, "delegated": runner.delegated()}  # type: ignore[operator]
+
+
+def _status(name: str) -> int | None:
+    """Reads a number of bytes that Linux keeps about this process."""
+    with contextlib.suppress(OSError):
+        for line in pathlib.Path("/proc/self/status").read_text().splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) * 1024
+    return None
+
+
+def take_turns(runners: Sequence[Runner], *, warmup: int, runs: int) -> list[list[float]]:
+    """Returns the milliseconds of each run of several files that have run before.
+
+    They run one after the other, each round in another order, so that whatever else the machine
+    does meets all of them alike.
+    """
+    times: list[list[float]] = [[] for _ in runners]
+    order = list(range(len(runners)))
+    draw = random.Random(0)  # noqa: S311
+    for number in range(warmup + runs):
+        draw.shuffle(order)
+        for index in order:
+            milliseconds = runners[index].invoke()
+            if number >= warmup:
+                times[index].append(milliseconds)
+    return times
+
+
+def _turns(header: dict[str, Any], arrays: Sequence[np.ndarray]) -> list[list[float]]:
+    runners = []
+    for file in header["files"]:
+        content, *inputs = arrays[file["at"] : file["at"] + 1 + file["inputs"]]
+        for threads in header["threads"]:
+            runner = Runner(content.tobytes(), threads, xnnpack=header["xnnpack"])
+            runner.run(inputs)
+            runners.append(runner)
+    return take_turns(runners, warmup=header["warmup"], runs=header["runs"])
+
+
+def _answer(
+    header: dict[str, Any], arrays: list[np.ndarray], runner: Runner | None
+) -> tuple[dict[str, Any], list[np.ndarray], Runner | None]:
+    """Does what the parent asks for; returns the frame to send and what runs from now on."""
+    if header["do"] == "load":
+        runner = Runner(arrays[0].tobytes(), header["threads"], flex=header["flex"])
+        return {"inputs": runner.inputs, "outputs": runner.outputs}, [], runner
+    if header["do"] == "weigh":
+        wanted = {name: header[name] for name in ("threads", "flex", "xnnpack")}
+        return weigh(arrays[0].tobytes(), arrays[1:], **wanted), [], runner
+    if header["do"] == "turns":
+        return {"times": _turns(header, arrays)}, [], runner
+    return {}, [] if runner is None else runner.run(arrays), runner
+
+
 def _serve() -> None:
     """Answers the parent until it is gone."""
     # What the interpreter prints must not come between the frames.
@@ -197,15 +298,8 @@ def _serve() -> None:
         while True:
             header, arrays = receive(parent_in)
             try:
-                if header["do"] == "load":
-                    content = arrays[0].tobytes()
-                    runner = Runner(content, header["threads"], flex=header["flex"])
-                    send(parent_out, {"inputs": runner.inputs, "outputs": runner.outputs})
-                elif runner is not None and header["do"] == "run":
-                    send(parent_out, {}, runner.run(arrays))
-                elif runner is not None:
-                    wanted = header["threads"], header["warmup"], header["runs"]
-                    send(parent_out, {"times": runner.time(arrays, *wanted)})
+                frame, outputs, runner = _answer(header, arrays, runner)
+                send(parent_out, frame, outputs)
             # Whatever it is, the parent says it in its own words.
             except Exception as error:
                 send(parent_out, {"error": str(error) or type(error).__name__})

@@ -1,22 +1,19 @@
 """`to_tflite`: convert, run beside Keras, and only then write."""
 
 import dataclasses
-import math
 import os
-import pathlib
 from collections.abc import Sequence
 from typing import Any
-
-import numpy as np
 
 from kerasopt._backend import keras
 from kerasopt._data import batches
 from kerasopt._files import check_target, write_atomic
 from kerasopt._validation import check_choice, check_int, check_number
+from kerasopt.export._checks import check_labels, check_model
 from kerasopt.export._child import trust
 from kerasopt.export._convert import convert, output_names, with_batch
 from kerasopt.export._interpreter import TFLiteModel
-from kerasopt.export._metadata import Metadata, check_names
+from kerasopt.export._metadata import Metadata
 from kerasopt.export._metadata_plan import (
     Observed,
     check_range,
@@ -27,21 +24,17 @@ from kerasopt.export._metadata_plan import (
 from kerasopt.export._operations import compare_operations
 from kerasopt.export._probabilities import ends_in_probabilities, with_probabilities
 from kerasopt.export._representative import representative_samples
-from kerasopt.export._verify import ExportResult, VerificationError, compare, describe
+from kerasopt.export._verify import ExportResult, accept, compare, describe, rejecting, write_labels
 from kerasopt.quantization import (
     export_twin,
     float_operations,
     is_quantization_aware,
     scheme_of,
 )
-from kerasopt.training import settle
 
 _MODES = (None, "float16", "dynamic", "int8", "int16x8")
 _AGREEMENT = {None: 0.999, "float16": 0.99, "dynamic": 0.97, "int8": 0.97, "int16x8": 0.97}
 _MODE_OF_SCHEME = {"int8": "int8", "int16x8": "int16x8", "int8_weights": "dynamic"}
-
-_MAX_STEPS, _MIN_EQUAL = 2, 0.9
-"""What an operation may differ on a single input: few values may all lie on a border."""
 
 
 def to_tflite(
@@ -127,15 +120,16 @@ def to_tflite(
     check_choice("quantize", quantize, _MODES)
     if path is not None:
         check_target(path)
-    aware = _check_model(model, quantize)
+    check_model(model)
+    aware = _is_aware(model, quantize)
     types = _check_types(model, quantize, input_dtype, output_dtype)
     floor = _AGREEMENT[quantize] if min_agreement is None else min_agreement
     check_number("min_agreement", floor, low=0.0, high=1.0)
     check_number("max_accuracy_drop", max_accuracy_drop, low=0.0, high=1.0)
     if batch_size is not None:
         check_int("batch_size", batch_size, low=1)
-    planned = plan_metadata(metadata, _check_labels(labels, model), model)
-    names = _check_labels(labels if planned is None else planned.labels, model)
+    planned = plan_metadata(metadata, check_labels(labels, model), model)
+    names = check_labels(labels if planned is None else planned.labels, model)
     wish = _Wish(quantize, aware, types, batch_size, allow_flex, planned)
     shown = model
     if probabilities and not ends_in_probabilities(model):
@@ -148,10 +142,13 @@ def to_tflite(
     )
     if verify is not None:
         result = _verified(result, model, shown, lite, verify, wish)
-        _accept(result, path, floor, max_accuracy_drop)
+        accept(result, floor, max_accuracy_drop, reject=rejecting(path, ".tflite"))
     if path is None:
         return result
-    return _write(result, pathlib.Path(path), beside=labels is not None)
+    written = write_atomic(path, result.content)
+    if labels is not None:
+        write_labels(written.with_suffix(""), names)
+    return dataclasses.replace(result, path=written)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,28 +221,8 @@ def _verified(
     return dataclasses.replace(result, operations=operations, **vars(compared))
 
 
-def _check_model(model: Any, quantize: str | None) -> bool:
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"`model` must be a keras.Model. Received: {type(model).__name__}.")
-    settle(model)
-    if not model.built or not getattr(model, "inputs", None):
-        raise ValueError(
-            f"`model` must be built on known inputs. Received: {model.name!r}. "
-            "Give it a keras.Input, or wrap a subclassed model: keras.Model(x, model(x))."
-        )
-    for tensor in model.inputs:
-        if None in tensor.shape[1:]:
-            raise ValueError(
-                "`model` must have a fixed input size. "
-                f"Received: input shape {tuple(tensor.shape)}. Build it on a fixed shape."
-            )
-    for weight in model.weights:
-        value = keras.ops.convert_to_numpy(weight)
-        if value.dtype.kind == "f" and not np.isfinite(value).all():
-            raise ValueError(
-                f"`model` must have finite weights. Received: NaN or infinity in {weight.path!r}. "
-                "Lower the learning rate or clip gradients."
-            )
+def _is_aware(model: Any, quantize: str | None) -> bool:
+    """Tells whether a model is quantization-aware, and checks that the file is of its kind."""
     aware = is_quantization_aware(model)
     if aware and quantize != _MODE_OF_SCHEME[scheme_of(model).name]:
         name = scheme_of(model).name
@@ -312,55 +289,3 @@ def _type_of(tensor: Any, wanted: str) -> str:
 
 def _listed(types: dict[str, str]) -> str:
     return ", ".join(types.values()) if len(types) == 1 else str(types)
-
-
-def _check_labels(labels: Sequence[str] | None, model: Any) -> tuple[str, ...] | None:
-    if labels is None:
-        return None
-    if len(model.outputs) > 1:
-        raise ValueError(
-            "`labels` must name the classes of a model with one output. "
-            f"Received: labels={labels!r} for {len(model.outputs)} outputs."
-        )
-    outputs = model.outputs[0].shape[-1]
-    if isinstance(labels, str) or len(labels) != outputs:
-        raise ValueError(
-            f"`labels` must be a list of {outputs} class names, one for each output. "
-            f"Received: {labels!r}."
-        )
-    return check_names(labels)
-
-
-def _accept(result: ExportResult, path: Any, floor: float, max_drop: float) -> None:
-    count = result.samples
-    differing = round((1.0 - (result.agreement or 0.0)) * count)
-    faults = []
-    if differing > max(1, math.floor((1.0 - floor) * count + 1e-9)):
-        faults.append(f"agreement {result.agreement:.2%}, at least {floor:.2%} is required")
-    if result.accuracy is not None and result.keras_accuracy is not None:
-        lost = round((result.keras_accuracy - result.accuracy) * count)
-        if lost > max(1, math.floor(max_drop * count + 1e-9)):
-            faults.append(
-                f"accuracy {result.accuracy:.2%} against {result.keras_accuracy:.2%} in Keras, "
-                f"a loss of {max_drop:.2%} is allowed"
-            )
-    if result.operations is not None:
-        faults += result.operations.faults(max_steps=_MAX_STEPS, min_equal=_MIN_EQUAL)[:5]
-    if not faults:
-        return
-    if path is not None:
-        target = pathlib.Path(path)
-        rejected = write_atomic(target.with_name(f"{target.stem}.rejected.tflite"), result.content)
-        result = dataclasses.replace(result, path=rejected)
-    raise VerificationError(
-        f"The file does not match the model on {count} inputs: {'; '.join(faults)}. "
-        f"Largest output difference {result.max_error:.4g}.",
-        result,
-    )
-
-
-def _write(result: ExportResult, target: pathlib.Path, *, beside: bool) -> ExportResult:
-    written = write_atomic(target, result.content)
-    if beside and result.labels is not None:
-        write_atomic(target.with_name(f"{target.stem}.labels.txt"), "\n".join(result.labels) + "\n")
-    return dataclasses.replace(result, path=written)

@@ -2,16 +2,23 @@
 
 import dataclasses
 import gzip
+import math
+import os
 import pathlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from kerasopt._backend import keras
 from kerasopt._data import batches, class_indices, top_class
+from kerasopt._files import write_atomic
 from kerasopt.export._convert import output_names
 from kerasopt.export._interpreter import TFLiteModel
 from kerasopt.export._operations import OperationReport
+
+_MAX_STEPS, _MIN_EQUAL = 2, 0.9
+"""What an operation may differ on a single input: few values may all lie on a border."""
 
 
 class VerificationError(RuntimeError):
@@ -28,12 +35,12 @@ class VerificationError(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class ExportResult:
-    """A TFLite file and how it compares with the model it came from.
+    """An exported file and how it compares with the model it came from.
 
     Attributes:
         path: where the file is, or `None` when it was not written.
-        content: its bytes.
-        size: bytes.
+        content: its bytes; empty for a SavedModel, which is a folder.
+        size: bytes, of a folder those of all its files.
         gzip_size: bytes after gzip, what a download costs.
         quantize: `None`, `"float16"`, `"dynamic"`, `"int8"` or `"int16x8"`.
         input_dtype: `"uint8"`, `"int8"` or `"float32"`.
@@ -86,7 +93,7 @@ class Comparison:
     keras_accuracy: float | None
 
 
-def compare(model: Any, lite: TFLiteModel, data: Any) -> Comparison:
+def compare(model: Any, lite: Any, data: Any) -> Comparison:
     """Runs a Keras model and a file on the same data.
 
     With several outputs the error is the largest of all, and an input agrees when all outputs do;
@@ -132,3 +139,64 @@ def describe(content: bytes, quantize: str | None, lite: TFLiteModel) -> ExportR
         output_dtype=lite.output_dtype,
         operators=lite.operators,
     )
+
+
+def accept(
+    result: ExportResult,
+    floor: float,
+    max_drop: float,
+    *,
+    reject: Callable[[ExportResult], pathlib.Path] | None,
+) -> None:
+    """Raises unless a file computes what its model computes.
+
+    Args:
+        result: with the figures of the comparison.
+        floor: fraction of the inputs that must get the same top class.
+        max_drop: how much accuracy may be lost.
+        reject: keeps a file that does not match, and returns where.
+
+    Raises:
+        VerificationError: it does not.
+    """
+    count = result.samples
+    differing = round((1.0 - (result.agreement or 0.0)) * count)
+    faults = []
+    if differing > max(1, math.floor((1.0 - floor) * count + 1e-9)):
+        faults.append(f"agreement {result.agreement:.2%}, at least {floor:.2%} is required")
+    if result.accuracy is not None and result.keras_accuracy is not None:
+        lost = round((result.keras_accuracy - result.accuracy) * count)
+        if lost > max(1, math.floor(max_drop * count + 1e-9)):
+            faults.append(
+                f"accuracy {result.accuracy:.2%} against {result.keras_accuracy:.2%} in Keras, "
+                f"a loss of {max_drop:.2%} is allowed"
+            )
+    if result.operations is not None:
+        faults += result.operations.faults(max_steps=_MAX_STEPS, min_equal=_MIN_EQUAL)[:5]
+    if not faults:
+        return
+    if reject is not None:
+        result = dataclasses.replace(result, path=reject(result))
+    raise VerificationError(
+        f"The file does not match the model on {count} inputs: {'; '.join(faults)}. "
+        f"Largest output difference {result.max_error:.4g}.",
+        result,
+    )
+
+
+def rejecting(
+    path: str | os.PathLike[str] | None, suffix: str
+) -> Callable[[ExportResult], pathlib.Path] | None:
+    """Returns what keeps a file that does not match, under a name that nobody ships."""
+    if path is None:
+        return None
+    target = pathlib.Path(path)
+    return lambda result: write_atomic(
+        target.with_name(f"{target.stem}.rejected{suffix}"), result.content
+    )
+
+
+def write_labels(path: pathlib.Path, labels: Sequence[str] | None) -> None:
+    """Writes class names beside what has a name, a line each, as `NAME.labels.txt`."""
+    if labels is not None:
+        write_atomic(path.with_name(f"{path.name}.labels.txt"), "\n".join(labels) + "\n")

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from kerasopt.profiling._tflite_file import (
@@ -17,7 +17,9 @@ from kerasopt.profiling._tflite_file import (
 _ALIGNMENT = 16
 
 
-class _Life(NamedTuple):
+class Life(NamedTuple):
+    """An activation: its bytes, and the first and the last operator that it is there for."""
+
     size: int
     first: int
     last: int
@@ -54,10 +56,27 @@ def arena_bytes(content: str | os.PathLike[str] | bytes) -> int:
     content = read_content(content)
     operators = read_operators(content)
     with damage_is_a_value_error(content):
-        return _packed(_lives(operators))
+        return _packed(lives_of(operators))
 
 
-def _lives(operators: list[Operator]) -> list[_Life]:
+def live_bytes(operators: list[Operator], *, expanded: Collection[int] = ()) -> list[int]:
+    """Returns for each operator the bytes of all activations that live while it runs.
+
+    Args:
+        operators: of the file, in order.
+        expanded: the `id` of tensors that are no activations, but weights in a wider type.
+    """
+    lives = lives_of(operators, alignment=1, skipped=expanded)
+    return [
+        sum(life.size for life in lives if life.first <= index <= life.last)
+        for index in range(len(operators))
+    ]
+
+
+def lives_of(
+    operators: list[Operator], *, alignment: int = _ALIGNMENT, skipped: Collection[int] = ()
+) -> list[Life]:
+    """Returns size, first and last operator of every activation."""
     made: dict[int, int] = {}
     read: dict[int, int] = {}
     tensors: dict[int, Tensor] = {}
@@ -71,20 +90,22 @@ def _lives(operators: list[Operator]) -> list[_Life]:
             made[id(tensor)] = index
     end = len(operators)
     return [
-        _Life(_size(tensor), made.get(key, 0), read.get(key, end))
+        Life(tensor_bytes(tensor, alignment), made.get(key, 0), read.get(key, end))
         for key, tensor in tensors.items()
+        if key not in skipped
     ]
 
 
-def _size(tensor: Tensor) -> int:
+def tensor_bytes(tensor: Tensor, alignment: int = 1) -> int:
+    """Returns the bytes of a tensor, rounded up to a multiple of the alignment."""
     size = -(-math.prod(tensor.shape) * num_bits(tensor) // 8)
     if size < 0:
         raise ValueError(f"a tensor of the shape {tensor.shape}")
-    return -(-size // _ALIGNMENT) * _ALIGNMENT
+    return -(-size // alignment) * alignment
 
 
-def _packed(lives: Iterable[_Life]) -> int:
-    placed: list[tuple[int, _Life]] = []
+def _packed(lives: Iterable[Life]) -> int:
+    placed: list[tuple[int, Life]] = []
     for life in sorted(lives, key=lambda life: (-life.size, life.first)):
         beside = sorted(
             (place, other.size)

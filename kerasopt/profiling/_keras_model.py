@@ -1,13 +1,14 @@
 """The rows of a Keras model: weights read from the layers, MACs and shapes from one trace."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from kerasopt._backend import keras, tf
 from kerasopt._layer_filter import walk_layers
+from kerasopt.profiling._activations import Activations, LiveTensors, activations_of
 from kerasopt.profiling._macs import count_macs, layer_macs
 from kerasopt.profiling._report import LayerProfile, Profile, Shape
 from kerasopt.profiling._weights import Weight, count
@@ -20,6 +21,7 @@ class _Call(NamedTuple):
     dtype: str
     macs: int | None  # of one image
     graph_macs: int | None  # of the batch, as far as the graph of the model shows them
+    activations: Activations | None = None
 
 
 def profile_keras(
@@ -41,9 +43,9 @@ def profile_keras(
         for path, layer in walk_layers(model)
         if not isinstance(layer, keras.layers.InputLayer)
     ]
-    calls, rest, notes = _trace(model, [layer for _, layer in layers])
+    calls, rest, live, notes = _trace(model, [layer for _, layer in layers])
     seen: set[int] = set()
-    rows = [_row(path, layer, calls.get(id(layer), []), seen) for path, layer in layers]
+    rows = [_row(path, layer, calls.get(id(layer), []), live, seen) for path, layer in layers]
     outside = _counts(model.weights, seen)
     if outside["parameters"] or rest:
         rows.append(LayerProfile(_REST, type(model).__name__, None, "", macs=rest, **outside))
@@ -54,17 +56,26 @@ def profile_keras(
     return Profile(source or model.name, tuple(rows), file_bytes, tuple(notes))
 
 
-def _row(path: str, layer: Any, calls: list[_Call], seen: set[int]) -> LayerProfile:
+def _row(
+    path: str, layer: Any, calls: list[_Call], live: LiveTensors | None, seen: set[int]
+) -> LayerProfile:
     counts = _counts(layer.weights, seen)
     macs = [call.macs for call in calls]
+    kept = [call.activations for call in calls if call.activations is not None]
     return LayerProfile(
         path,
         type(layer).__name__,
         calls[0].output_shape if calls else None,
         calls[0].dtype if calls else "",
         macs=None if None in macs else sum(macs),  # type: ignore[arg-type]
+        activation_bytes=_known(sum, [live.made(a) for a in kept] if live else []),
+        live_bytes=_known(max, [live.live(a) for a in kept] if live else []),
         **counts,
     )
+
+
+def _known(combine: Any, sizes: list[int | None]) -> int | None:
+    return combine(sizes) if sizes and None not in sizes else None
 
 
 def _counts(variables: list[Any], seen: set[int]) -> dict[str, int]:
@@ -80,22 +91,30 @@ def _counts(variables: list[Any], seen: set[int]) -> dict[str, int]:
     return count(weights)._asdict()
 
 
-def _trace(model: Any, layers: list[Any]) -> tuple[dict[int, list[_Call]], int | None, list[str]]:
-    """Traces the model once for one image; returns the calls of each layer and MACs outside."""
+def _trace(
+    model: Any, layers: list[Any]
+) -> tuple[dict[int, list[_Call]], int | None, LiveTensors | None, list[str]]:
+    """Traces the model once for one image; returns calls, MACs outside, activations and notes."""
     specs = _input_specs(model)
     if specs is None:
         note = "Shapes and MACs are unknown: the model does not tell the shape of its input."
-        return {id(layer): [_Call(None, "", None, None)] for layer in layers}, 0, [note]
+        return {id(layer): [_Call(None, "", None, None)] for layer in layers}, 0, None, [note]
     batch = keras.tree.flatten(specs)[0].shape[0]
     calls: dict[int, list[_Call]] = {}
-    with _recorded(layers, calls, batch):
+
+    def record(layer: Any, call: Any) -> Any:
+        return _recording(layer, call, calls.setdefault(id(layer), []), batch)
+
+    with replaced_calls(layers, record):
         function = tf.function(lambda inputs: model(inputs, training=False), autograph=False)
         graph = function.get_concrete_function(specs).graph
+    every = [call for each in calls.values() for call in each]
+    live = LiveTensors(graph, [call.activations for call in every if call.activations], batch)
     total = count_macs(graph.get_operations())
-    inside = [call.graph_macs for each in calls.values() for call in each]
+    inside = [call.graph_macs for call in every]
     if total is None or None in inside:
-        return calls, 0, []
-    return calls, max(0, total - sum(inside)) // batch, []  # type: ignore[arg-type]
+        return calls, 0, live, []
+    return calls, max(0, total - sum(inside)) // batch, live, []  # type: ignore[arg-type]
 
 
 def _input_specs(model: Any) -> Any:
@@ -114,16 +133,20 @@ def _input_specs(model: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _recorded(layers: list[Any], calls: dict[int, list[_Call]], batch: int) -> Iterator[None]:
-    """Records every call of the layers while the context is open.
+def replaced_calls(layers: list[Any], wrap: Callable[[Any, Any], Any]) -> Iterator[None]:
+    """Replaces the `call` of the layers while the context is open.
 
     `call` is public and looked up on the instance, so an attribute of the same name stands before
     the method for a moment; one that was there already (a twin in training) is put back.
+
+    Args:
+        layers: those whose calls are replaced.
+        wrap: called with a layer and its `call`; returns the new one.
     """
     saved = [(layer, vars(layer).get("call")) for layer in layers]
     try:
         for layer in layers:
-            layer.call = _recording(layer, layer.call, calls.setdefault(id(layer), []), batch)
+            layer.call = wrap(layer, layer.call)
         yield
     finally:
         for layer, before in saved:
@@ -142,7 +165,8 @@ def _recording(layer: Any, call: Any, calls: list[_Call], batch: int) -> Any:
         first = keras.tree.flatten((args, kwargs))[0]
         macs = layer_macs(layer, first, outputs, added)
         per_image = None if macs is None else macs // batch
-        calls.append(_Call(*_describe(outputs), per_image, count_macs(added)))
+        read = activations_of(before, before + len(added), (args, kwargs), outputs)
+        calls.append(_Call(*_describe(outputs), per_image, count_macs(added), read))
         return outputs
 
     recording_call.__name__ = f"recorded_{layer.name}"

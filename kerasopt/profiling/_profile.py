@@ -18,15 +18,16 @@ def profile(model_or_tflite: Any) -> Profile:
     read) is counted once, with the first of them; MACs are counted for every call. Zeros and
     distinct values are those of kernels, weights of rank 2 and more. MACs are multiply-accumulate
     operations for one image: convolutions, dense layers, einsums and matrix products in Keras,
-    `CONV_2D`, `DEPTHWISE_CONV_2D`, `FULLY_CONNECTED` and `TRANSPOSE_CONV` in a file. What runs in
-    a loop or in a `tf.function` of its own (recurrent layers) is not counted.
+    `BATCH_MATMUL`, `CONV_2D`, `CONV_3D`, `DEPTHWISE_CONV_2D`, `FULLY_CONNECTED` and
+    `TRANSPOSE_CONV` in a file. What runs in a loop or in a `tf.function` of its own (recurrent
+    layers) is not counted.
 
     A Keras model is traced once, and is left as it was. A TFLite file is read, not run; constants
     that only tell shapes, axes or paddings count as bytes, not as parameters.
 
     Args:
-        model_or_tflite: a built `keras.Model`, the path of a `.keras` or `.tflite` file, or the
-            bytes of a TFLite file.
+        model_or_tflite: a built `keras.Model`, the path of a `.keras` or `.tflite` file, the bytes
+            of a TFLite file, a `TFLiteModel` or an `ExportResult`.
 
     Returns:
         A `Profile`; `print` shows it as a table.
@@ -47,6 +48,9 @@ def profile(model_or_tflite: Any) -> Profile:
     """
     if isinstance(model_or_tflite, keras.Model):
         return profile_keras(model_or_tflite)
+    content = getattr(model_or_tflite, "content", None)  # of a TFLiteModel or an ExportResult
+    if isinstance(content, bytes):
+        model_or_tflite = content
     if isinstance(model_or_tflite, bytes | bytearray | memoryview):
         return profile_tflite(read_content(model_or_tflite), source="TFLite file")
     if not isinstance(model_or_tflite, str | os.PathLike):

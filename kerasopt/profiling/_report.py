@@ -28,6 +28,9 @@ class LayerProfile:
         bytes: bytes of the weights as they are stored.
         macs: multiply-accumulate operations for one image, all calls of the layer together;
             `None` if a size is unknown.
+        activation_bytes: bytes of its outputs for one image; `None` if a size is unknown.
+        live_bytes: bytes of all activations that are needed while it runs: its inputs and outputs,
+            and what later layers wait for; `None` if a size is unknown.
     """
 
     name: str
@@ -41,6 +44,8 @@ class LayerProfile:
     num_bits: int
     bytes: int
     macs: int | None
+    activation_bytes: int | None = None
+    live_bytes: int | None = None
 
     @property
     def sparsity(self) -> float:
@@ -96,6 +101,14 @@ class Profile:
         """Multiply-accumulate operations for one image, as far as they are known."""
         return sum(row.macs or 0 for row in self.rows)
 
+    @property
+    def peak_bytes(self) -> int | None:
+        """Most bytes of activations that live at once, `None` where unknown.
+
+        For a file it is what a phone needs beside the weights; for a Keras model nothing is fused.
+        """
+        return max((row.live_bytes or 0 for row in self.rows), default=0) or None
+
     def to_dict(self) -> dict[str, Any]:
         """Returns everything, totals included, in values that JSON holds."""
         rows = []
@@ -103,7 +116,15 @@ class Profile:
             shape = None if row.output_shape is None else list(row.output_shape)
             values = {**dataclasses.asdict(row), "output_shape": shape, "sparsity": row.sparsity}
             rows.append(values)
-        totals = ("parameters", "kernel_parameters", "zeros", "sparsity", "bytes", "macs")
+        totals = (
+            "parameters",
+            "kernel_parameters",
+            "zeros",
+            "sparsity",
+            "bytes",
+            "macs",
+            "peak_bytes",
+        )
         return {
             "source": self.source,
             "file_bytes": self.file_bytes,
@@ -129,7 +150,17 @@ class Profile:
 
 
 _LONGEST_NAME = 48
-_COLUMNS = ("params", "zeros", "sparsity", "distinct", "bits", "KiB", "MMACs")
+_COLUMNS = (
+    "params",
+    "zeros",
+    "sparsity",
+    "distinct",
+    "bits",
+    "KiB",
+    "MMACs",
+    "out KiB",
+    "live KiB",
+)
 
 
 def _rich_table(profile: Profile) -> Any:
@@ -148,19 +179,22 @@ def _rich_table(profile: Profile) -> Any:
         "",
         f"{profile.bytes / 1024:,.1f}",
         f"{profile.macs / 1e6:,.2f}",
+        "",
+        kib(profile.peak_bytes),
     )
     for name, footer in zip(_COLUMNS, total, strict=True):
         table.add_column(name, footer=footer, justify="right", no_wrap=True)
     for row in profile.rows:
-        table.add_row(_short(row.name), row.kind, _shape(row.output_shape), *_numbers(row))
+        table.add_row(short_name(row.name), row.kind, _shape(row.output_shape), *_numbers(row))
     return table
 
 
-def _short(name: str) -> str:
+def short_name(name: str) -> str:
     """Shortens the names of TFLite tensors, which join what was fused with `;`."""
     first = name.split(";")[0]
     if first != name or len(first) > _LONGEST_NAME:
-        first = "/".join(first.split("/")[-2:])
+        parts = first.split("/")
+        first = "/".join(parts[-3 if parts[-2:-1] == ["batchnorm"] else -2 :])
     return first if len(first) <= _LONGEST_NAME else "…" + first[1 - _LONGEST_NAME :]
 
 
@@ -176,7 +210,14 @@ def _numbers(row: LayerProfile) -> list[str]:
         str(row.num_bits) if row.num_bits else "",
         f"{row.bytes / 1024:,.1f}" if row.bytes else "",
         macs,
+        kib(row.activation_bytes),
+        kib(row.live_bytes),
     ]
+
+
+def kib(size: int | None) -> str:
+    """Returns a size in KiB; nothing for none."""
+    return f"{size / 1024:,.1f}" if size else ""
 
 
 def _shape(shape: Shape | None) -> str:

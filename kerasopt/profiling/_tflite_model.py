@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+from kerasopt.profiling._arena import live_bytes, tensor_bytes
 from kerasopt.profiling._report import LayerProfile, Profile
 from kerasopt.profiling._tflite_file import (
     Operator,
@@ -15,6 +16,14 @@ from kerasopt.profiling._tflite_file import (
 from kerasopt.profiling._weights import Weight, count
 
 _ELEMENTWISE = ("ADD", "DIV", "MAXIMUM", "MINIMUM", "MUL", "PRELU", "SQUARED_DIFFERENCE", "SUB")
+_MULTIPLIERS = (
+    "BATCH_MATMUL",
+    "CONV_2D",
+    "CONV_3D",
+    "DEPTHWISE_CONV_2D",
+    "FULLY_CONNECTED",
+    "TRANSPOSE_CONV",
+)
 _INTEGERS = ("INT32", "INT64", "UINT32", "UINT64", "BOOL", "STRING")
 
 
@@ -31,17 +40,25 @@ def profile_tflite(content: bytes, *, source: str) -> Profile:
 
 
 def _rows(operators: list[Operator]) -> tuple[LayerProfile, ...]:
-    expanded: dict[int, Tensor] = {}
+    # A float16 constant on its way to the operator that uses it: counted there.
+    expanded = {
+        id(operator.outputs[0]): operator.inputs[0]
+        for operator in operators
+        if operator.kind == "DEQUANTIZE"
+        and operator.inputs
+        and operator.inputs[0] is not None
+        and operator.inputs[0].data is not None
+    }
     rows = []
     seen: set[int] = set()
-    for operator in operators:
-        stored = operator.inputs[0] if operator.inputs else None
-        if operator.kind == "DEQUANTIZE" and stored is not None and stored.data is not None:
-            # A float16 constant on its way to the operator that uses it: counted there.
-            expanded[id(operator.outputs[0])] = stored
+    lives = live_bytes(operators, expanded=expanded)
+    for operator, live in zip(operators, lives, strict=True):
+        if operator.outputs and id(operator.outputs[0]) in expanded:
             continue
         inputs = tuple(expanded.get(id(tensor), tensor) for tensor in operator.inputs)
-        rows.append(_row(operator._replace(inputs=inputs), seen))
+        row = _row(operator._replace(inputs=inputs), seen)
+        made = sum(map(tensor_bytes, operator.outputs))
+        rows.append(dataclasses.replace(row, activation_bytes=made, live_bytes=live))
     return tuple(rows)
 
 
@@ -90,7 +107,7 @@ def _weight(tensor: Tensor, *, is_kernel: bool) -> Weight:
 
 def _macs(operator: Operator) -> int:
     """MACs of one image: every shape of a file has a batch of one unless it was fixed."""
-    if operator.kind not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"):
+    if operator.kind not in _MULTIPLIERS:
         return 0
     first, kernel = operator.inputs[:2]
     if first is None or kernel is None or not operator.outputs:
@@ -100,6 +117,11 @@ def _macs(operator: Operator) -> int:
         return output * math.prod(kernel.shape[1:])
     if operator.kind == "DEPTHWISE_CONV_2D":  # (1, height, width, channels)
         return output * math.prod(kernel.shape[1:3])
+    if operator.kind == "CONV_3D":  # (depth, height, width, channels, filters)
+        return output * math.prod(kernel.shape[:-1])
+    if operator.kind == "BATCH_MATMUL":  # either of the two may be transposed
+        rows = operator.outputs[0].shape[-2]
+        return output * math.prod(first.shape[-2:]) // max(rows, 1)
     if operator.kind == "FULLY_CONNECTED":  # (units, inputs)
         return output * kernel.shape[-1]
     images = operator.inputs[2]

@@ -2,9 +2,9 @@
 
 import importlib.metadata
 import os
-import pathlib
 import platform
 
+from kerasopt._machine import processor
 from kerasopt._version import __version__
 
 # The same library under the names it is published by, the first one found counts.
@@ -32,7 +32,7 @@ def environment() -> dict[str, str]:
     """
     found = {"python": platform.python_version(), "kerasopt": __version__}
     found.update({name: _version(names) for name, names in _LIBRARIES.items()})
-    found["processor"] = _processor()
+    found["processor"] = processor()
     found["logical cores"] = str(os.cpu_count() or "unknown")
     found["platform"] = f"{platform.system()} {platform.machine()}".strip()
     return found
@@ -43,15 +43,3 @@ def _version(names: tuple[str, ...]) -> str:
         for found in importlib.metadata.distributions(name=name):
             return found.version
     return "not installed"
-
-
-def _processor() -> str:
-    try:
-        text = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        text = ""
-    for line in text.splitlines():
-        key, _, value = line.partition(":")
-        if key.strip().lower() in ("model name", "hardware") and value.strip():
-            return " ".join(value.split())
-    return platform.processor() or platform.machine() or "unknown"

@@ -12,6 +12,7 @@ from tests.cases._profiling import PROFILING
 from tests.cases._pruning import PRUNING
 from tests.cases._quantization import QUANTIZATION
 from tests.cases._report import REPORT
+from tests.cases._serving import SERVING
 from tests.cases._training import TRAINING
 from tests.cases._transfer import TRANSFER
 
@@ -24,6 +25,7 @@ ROOMS = (
     "pruning",
     "quantization",
     "report",
+    "serving",
     "training",
     "transfer",
 )
@@ -38,6 +40,7 @@ CASES = (
     *PRUNING,
     *QUANTIZATION,
     *REPORT,
+    *SERVING,
     *TRAINING,
     *TRANSFER,
 )

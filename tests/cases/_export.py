@@ -1,11 +1,34 @@
 """The cases of `ko.export`."""
 
+import pathlib
+
 import numpy as np
 
 import kerasopt as ko
 from tests.cases._case import IMAGES, NO_WEIGHTS, UNBUILT, Case, aware, photos, result, tflite
 
+TIMING = ko.export.Timing(1, 2.0, 3.0, 50, file="model.tflite", operators=8, delegated=8)
+OPERATOR = ko.export.OperatorTiming("relu/Relu", "CONV_2D", 1.0, 1.5, delegated=True)
+
+
+def _folder() -> pathlib.Path:
+    """A place for a folder, inside that of the photos so that it goes with them."""
+    return photos() / "saved_model"
+
+
 EXPORT = (
+    Case(
+        "export",
+        "Activation",
+        "result",
+        make=lambda: ko.export.Activation("relu/Relu", "CONV_2D", np.zeros((1, 4), "float32")),
+    ),
+    Case(
+        "export",
+        "BenchmarkReport",
+        "result",
+        make=lambda: ko.export.BenchmarkReport((TIMING,)),
+    ),
     Case("export", "ExportResult", "result", make=result),
     Case(
         "export",
@@ -31,6 +54,13 @@ EXPORT = (
         "result",
         make=lambda: ko.export.OperationReport((), 1, (), ()),
     ),
+    Case(
+        "export",
+        "OperatorTimes",
+        "result",
+        make=lambda: ko.export.OperatorTimes((OPERATOR,), TIMING),
+    ),
+    Case("export", "OperatorTiming", "result", make=lambda: OPERATOR),
     Case(
         "export",
         "TFLiteModel",
@@ -62,12 +92,48 @@ EXPORT = (
         "result",
         make=lambda: ko.export.TFLiteTensor("image", (1, 8, 8, 3), "uint8", 1.0, 0),
     ),
-    Case("export", "Timing", "result", make=lambda: ko.export.Timing(1, 2.0, 3.0, 50)),
+    Case("export", "Timing", "result", make=lambda: TIMING),
     Case(
         "export",
         "VerificationError",
         "class",
         make=lambda: ko.export.VerificationError("They differ.", result()),
+    ),
+    Case(
+        "export",
+        "activations",
+        "function",
+        make=lambda: ko.export.activations(tflite(), np.ones((2, 8))),
+        bad=(
+            ({"file": "none.tflite", "images": IMAGES}, FileNotFoundError, "none.tflite"),
+            ({"file": b"nothing", "images": IMAGES}, ValueError, "must be a TFLite file"),
+            (
+                lambda: ko.export.activations(tflite(), np.ones((2, 3))),
+                ValueError,
+                "`images` must have the shape",
+            ),
+            (
+                lambda: ko.export.activations(tflite(), np.ones((0, 8))),
+                ValueError,
+                "`images` must fill batches of 1",
+            ),
+        ),
+    ),
+    Case(
+        "export",
+        "benchmark",
+        "function",
+        make=lambda: ko.export.benchmark({"dense": tflite()}, threads=[1], runs=2, warmup=0),
+        bad=(
+            ({"files": "model.tflite"}, TypeError, "`files` must be a list of TFLite files"),
+            ({"files": []}, ValueError, "`files` must hold at least one"),
+            ({"files": ["none.tflite"]}, FileNotFoundError, "must be a TFLite file"),
+            (lambda: ko.export.benchmark([tflite()], threads=()), ValueError, "`threads` must be"),
+            (lambda: ko.export.benchmark([tflite()], threads=0), ValueError, "`threads` must be"),
+            (lambda: ko.export.benchmark([tflite()], runs=0), ValueError, "`runs` must be"),
+            (lambda: ko.export.benchmark([tflite()], warmup=-1), ValueError, "`warmup` must be"),
+            (lambda: ko.export.benchmark([tflite()], xnnpack=1), TypeError, "`xnnpack` must be"),
+        ),
     ),
     Case(
         "export",
@@ -107,6 +173,18 @@ EXPORT = (
     ),
     Case(
         "export",
+        "time_operators",
+        "function",
+        make=lambda: ko.export.time_operators(tflite(), runs=2, warmup=0),
+        bad=(
+            ({"file": "none.tflite"}, FileNotFoundError, "must be a TFLite file"),
+            ({"file": b"nothing"}, ValueError, "must be a TFLite file"),
+            ({"file": b"nothing", "threads": 0}, ValueError, "`threads` must be an integer >= 1"),
+            ({"file": b"nothing", "runs": 0}, ValueError, "`runs` must be an integer >= 1"),
+        ),
+    ),
+    Case(
+        "export",
         "to_c_array",
         "function",
         make=lambda: ko.export.to_c_array(tflite(), photos() / "model.h"),
@@ -124,6 +202,37 @@ EXPORT = (
                 ValueError,
                 "in an existing folder",
             ),
+        ),
+    ),
+    Case(
+        "export",
+        "to_onnx",
+        "function",
+        of_model=lambda model: ko.export.to_onnx(model, verify=IMAGES),
+        bad=(
+            ({"model": "model.keras"}, TypeError, "`model` must be a keras.Model"),
+            ({"model": UNBUILT}, ValueError, "`model` must be built"),
+            ({"model": NO_WEIGHTS, "opset": 3}, ValueError, r"`opset` must be an integer in \[9"),
+            ({"model": NO_WEIGHTS, "labels": ["a"]}, ValueError, "`labels` must be a list of 4"),
+            ({"model": NO_WEIGHTS, "path": "no/folder/m.onnx"}, ValueError, "existing folder"),
+        ),
+    ),
+    Case(
+        "export",
+        "to_saved_model",
+        "function",
+        of_model=lambda model: ko.export.to_saved_model(model, _folder(), verify=IMAGES),
+        bad=(
+            ({"model": "m.keras", "path": "net"}, TypeError, "`model` must be a keras.Model"),
+            ({"model": UNBUILT, "path": "net"}, ValueError, "`model` must be built"),
+            ({"model": NO_WEIGHTS, "path": "no/folder/net"}, ValueError, "existing folder"),
+            (
+                lambda: ko.export.to_saved_model(NO_WEIGHTS, photos()),
+                ValueError,
+                r"`path` must be new, empty, or an older folder with a saved_model\.pb",
+            ),
+            ({"model": NO_WEIGHTS, "path": "net", "batch_size": 0}, ValueError, "`batch_size`"),
+            ({"model": NO_WEIGHTS, "path": "net", "min_agreement": 2}, ValueError, "min_agreement"),
         ),
     ),
     Case(
