@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-fast check docs format applications benchmarks clean
+.PHONY: demo web wheel test test-fast check docs format applications benchmarks clean
 
 # The stamp changes when the metadata does, and only then is anything installed again.
 $(VENV)/.installed: setup.cfg pyproject.toml
@@ -13,7 +13,7 @@ $(VENV)/.installed: setup.cfg pyproject.toml
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --editable ".[test,lint,docs]"
+	$(BIN)/python -m pip install --quiet --editable ".[test,lint,docs,onnx]"
 	touch $@
 
 # MediaPipe runs what was exported. It needs absl-py 2 and TF-MOT needs absl-py 1, so it has a
@@ -23,10 +23,23 @@ $(VENV)/mediapipe/.installed: $(VENV)/.installed
 	$(VENV)/mediapipe/bin/python -m pip install --quiet "mediapipe >=1.2,<2"
 	touch $@
 
+# The page of `kerasopt serve` runs on LiteRT.js, which npm hands over; what it is is pinned there.
+kerasopt/serving/litert_js/VERSION: kerasopt/_litert_js.py
+	$(MAKE) $(VENV)/.installed
+	$(BIN)/kerasopt serve --install
+	touch $@
+
+web: kerasopt/serving/litert_js/VERSION
+
+# Whoever installs this wheel has the page, and needs neither npm nor a network.
+wheel: web $(VENV)/.installed
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
 demo: $(VENV)/.installed
 	$(BIN)/kerasopt demo
 
 test: $(VENV)/.installed-dev $(VENV)/mediapipe/.installed
+	$(MAKE) web || echo "no LiteRT.js: the tests of its page skip"
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 	$(BIN)/python -m pytest -n 2 -m slow
 
@@ -51,4 +64,4 @@ applications: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/applications.py
 
 clean:
-	rm -rf $(VENV) site build *.egg-info
+	rm -rf $(VENV) site build dist *.egg-info kerasopt/serving/litert_js

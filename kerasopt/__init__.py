@@ -11,6 +11,7 @@ The rooms, in the order in which a model meets them:
 - `ko.export`: a TFLite file, run beside the Keras model it came from.
 - `ko.profiling`: parameters, zeros, distinct values, bytes and MACs, layer by layer.
 - `ko.report`: one HTML page that tells a run.
+- `ko.serving`: an exported file in the browser, on a local page.
 - `ko.callbacks`: every callback again, in one place.
 - `ko.training`: the session that lets callbacks change a compiled train step, and undo it.
 
@@ -40,6 +41,7 @@ _ROOMS = (
     "pruning",
     "quantization",
     "report",
+    "serving",
     "training",
     "transfer",
 )

@@ -187,32 +187,59 @@ def inspect(
 
 @app.command()
 def benchmark(
-    file: Annotated[pathlib.Path, typer.Argument(help="A .tflite file.")],
+    files: Annotated[list[pathlib.Path], typer.Argument(help="One or more .tflite files.")],
     threads: Annotated[str, typer.Option(help="Numbers of threads, comma-separated.")] = "1,2",
     runs: Annotated[int, typer.Option(help="Measured inferences for each.")] = 50,
     warmup: Annotated[int, typer.Option(help="Inferences before them.")] = 5,
+    xnnpack: Annotated[bool, typer.Option(help="Let XNNPACK run what it can.")] = True,
 ) -> None:
-    """Measure the time of one inference on this machine."""
-    from kerasopt import report
-    from kerasopt.export import TFLiteModel
+    """Measure time and memory of one inference on this machine, several files in turns."""
+    from kerasopt import export
 
     counts = [part.strip() for part in threads.split(",")]
     if not all(count.isdigit() for count in counts):
         raise ValueError(f"`threads` must be numbers like 1,2. Received: threads={threads!r}.")
-    timings = TFLiteModel(file).benchmark(
-        threads=[int(count) for count in counts], runs=runs, warmup=warmup
+    report = export.benchmark(
+        files,
+        threads=[int(count) for count in counts],
+        runs=runs,
+        warmup=warmup,
+        xnnpack=xnnpack,
     )
-    table = Table(title=f"{file.name} on {report.environment()['processor']}")
-    for heading in ("threads", "median ms", "p90 ms", "runs"):
-        table.add_column(heading, justify="right")
-    for timing in timings:
-        table.add_row(
-            str(timing.threads),
-            f"{timing.median_ms:.2f}",
-            f"{timing.p90_ms:.2f}",
-            str(timing.runs),
+    console.print(report.table(), highlight=False, soft_wrap=True, markup=False)
+
+
+@app.command()
+def serve(
+    run: Annotated[
+        pathlib.Path | None, typer.Argument(help="The folder of a run, or a .tflite file.")
+    ] = None,
+    port: Annotated[int, typer.Option(help="Port on this machine; 0 takes any free one.")] = 8765,
+    open_page: Annotated[bool, typer.Option("--open/--no-open", help="Open the page.")] = True,
+    install: Annotated[
+        bool, typer.Option("--install", help="Fetch LiteRT.js with npm first, once.")
+    ] = False,
+) -> None:
+    """Show a local page in which the exported file classifies photos, inside the browser."""
+    from kerasopt import _litert_js
+
+    if install:
+        console.print(f"LiteRT.js {_litert_js.VERSION}: {_litert_js.install()}", soft_wrap=True)
+        if run is None:
+            return
+    if run is None:
+        raise ValueError(
+            "`run` must be the folder of a run, or a .tflite file. Received: none. "
+            "For example: kerasopt serve run"
         )
-    console.print(table)
+    _litert_js.check_installed()
+    from kerasopt.serving import PhotoServer
+
+    with PhotoServer(run, port=port) as server:
+        console.print(f"{server.description['title']}: {server.url}  (Ctrl-C ends it)")
+        if open_page:
+            typer.launch(server.url)
+        server.wait()
 
 
 @app.command()
@@ -282,6 +309,7 @@ def _finish(metrics: dict[str, Any], folder: pathlib.Path) -> None:
     console.print(
         f"Trained in {metrics['training_seconds']:.0f} s. Report: {folder / 'report.html'}"
     )
+    console.print(f"Drop photos on it: kerasopt serve {folder}", highlight=False, soft_wrap=True)
 
 
 def _metadata_table(metadata: Any) -> Table:

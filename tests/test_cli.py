@@ -16,7 +16,7 @@ import kerasopt as ko
 from kerasopt.cli import app
 from tests.models import small_cnn, stripes
 
-COMMANDS = ("demo", "train", "export", "inspect", "benchmark", "preview")
+COMMANDS = ("demo", "train", "export", "inspect", "benchmark", "serve", "preview")
 COMMAND = pathlib.Path(sys.executable).parent / "kerasopt"
 
 
