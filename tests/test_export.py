@@ -1,5 +1,6 @@
 """Files that are run beside the model, by the real interpreter."""
 
+import dataclasses
 import gzip
 import json
 
@@ -62,6 +63,48 @@ def test_int8_of_an_aware_model_equals_it(trained, aware):
     steps = np.abs(lite.predict(x) - aware.predict(x, verbose=0)) / step
     assert np.mean(steps > 1.5) < 0.02
     assert steps.max() <= 4
+
+
+def test_files_run_under_every_setting_of_the_interpreter(trained, aware):
+    _, x, y = trained
+    for model, mode in ((trained[0], None), (aware, "int8")):
+        result = to_tflite(model, quantize=mode, verify=(x, y))
+        assert [(run.xnnpack, run.threads > 1) for run in result.runs] == [
+            (True, False),
+            (True, True),
+            (False, False),
+            (False, True),
+        ]
+        assert {run.samples for run in result.runs} == {16}
+        assert all(run.agreement == 1.0 for run in result.runs)
+        assert all(0.0 < run.max_error < 0.3 for run in result.runs)
+    assert to_tflite(aware, quantize="int8").runs == ()
+
+
+@pytest.mark.parametrize("trusted", [True, False], ids=["here", "child"])
+def test_without_xnnpack_other_kernels_run(trained, trusted):
+    model, x, _ = trained
+    content = to_tflite(model, quantize="dynamic").content  # each has arithmetic of its own
+    on, off = (TFLiteModel(content, trusted=trusted, xnnpack=way) for way in (True, False))
+    a, b = on.predict(x), off.predict(x)
+    assert not np.array_equal(a, b)
+    np.testing.assert_allclose(a, b, atol=0.5)
+    with pytest.raises(TypeError, match=r"`xnnpack` must be True or False\. Received: xnnpack=1\."):
+        TFLiteModel(content, xnnpack=1)
+
+
+def test_a_setting_that_disagrees_fails_the_file(trained):
+    from kerasopt.export._verify import accept
+
+    model, x, y = trained
+    result = to_tflite(model, verify=(x, y))
+    broken = dataclasses.replace(result.runs[2], agreement=0.75)
+    result = dataclasses.replace(result, runs=(*result.runs[:2], broken))
+    with pytest.raises(
+        VerificationError,
+        match=r"agreement 75.00% of the first 16 inputs without XNNPACK on 1 thread",
+    ):
+        accept(result, 0.999, 0.01, reject=None)
 
 
 def test_kernels_in_the_file_are_the_levels_of_the_model(aware):

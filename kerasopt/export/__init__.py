@@ -11,12 +11,13 @@ from kerasopt.export._timing import Timing
 from kerasopt.export._to_onnx import to_onnx
 from kerasopt.export._to_saved_model import to_saved_model
 from kerasopt.export._to_tflite import to_tflite
-from kerasopt.export._verify import ExportResult, VerificationError
+from kerasopt.export._verify import ExportResult, InterpreterRun, VerificationError
 
 __all__ = [
     "Activation",
     "BenchmarkReport",
     "ExportResult",
+    "InterpreterRun",
     "Metadata",
     "OperationMatch",
     "OperationReport",

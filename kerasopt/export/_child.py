@@ -38,6 +38,7 @@ def open_runner(
     *,
     operators: Sequence[str],
     isolated: bool,
+    xnnpack: bool = True,
     time_limit: float = TIME_LIMIT,
 ) -> "program.Runner | ChildRunner":
     """Returns what runs a file: in this process, or in one of its own.
@@ -47,8 +48,8 @@ def open_runner(
     """
     flex = any(name.startswith("Flex") for name in operators)
     if isolated:
-        return ChildRunner(content, threads, flex=flex, time_limit=time_limit)
-    return program.Runner(content, threads, flex=flex)
+        return ChildRunner(content, threads, flex=flex, xnnpack=xnnpack, time_limit=time_limit)
+    return program.Runner(content, threads, flex=flex, xnnpack=xnnpack)
 
 
 class _Child:
@@ -124,16 +125,19 @@ class ChildRunner(_Child):
         content: the file.
         threads: of the interpreter.
         flex: it has operators of TensorFlow.
+        xnnpack: whether XNNPACK runs what it can.
         time_limit: seconds that loading, or one inference, may take.
 
     Raises:
         ValueError: the interpreter refuses the file, crashes on it, or takes too long.
     """
 
-    def __init__(self, content: bytes, threads: int, *, flex: bool, time_limit: float) -> None:
+    def __init__(
+        self, content: bytes, threads: int, *, flex: bool, xnnpack: bool, time_limit: float
+    ) -> None:
         super().__init__(time_limit)
         file = np.frombuffer(content, np.uint8)
-        question = {"do": "load", "threads": threads, "flex": flex}
+        question = {"do": "load", "threads": threads, "flex": flex, "xnnpack": xnnpack}
         header, _ = self._ask(question, [file], limit=time_limit)
         self.inputs, self.outputs = header["inputs"], header["outputs"]
 

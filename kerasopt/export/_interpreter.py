@@ -50,6 +50,8 @@ class TFLiteModel:
     Args:
         path_or_bytes: path of a `.tflite` file, or its content.
         num_threads: interpreter threads, >= 1. Default: the machine's logical cores.
+        xnnpack: whether XNNPACK runs what it can, as in most apps; `False` for TFLite's own
+            kernels.
         trusted: run the file in this process, which saves the start of another one and its
             memory. Default: only what `to_tflite` made in this process.
         time_limit: seconds that loading, or one inference, may take in the child process, > 0.
@@ -72,6 +74,7 @@ class TFLiteModel:
         path_or_bytes: Any,
         *,
         num_threads: int | None = None,
+        xnnpack: bool = True,
         trusted: bool | None = None,
         time_limit: float = TIME_LIMIT,
     ) -> None:
@@ -79,6 +82,8 @@ class TFLiteModel:
         self.operators = tflite_operators(self.content)
         if num_threads is not None:
             check_int("num_threads", num_threads, low=1)
+        if not isinstance(xnnpack, bool):
+            raise TypeError(f"`xnnpack` must be True or False. Received: xnnpack={xnnpack!r}.")
         check_number("time_limit", time_limit, low=0.0, low_open=True)
         self.time_limit = float(time_limit)
         self.isolated = not (is_trusted(self.content) if trusted is None else trusted)
@@ -87,6 +92,7 @@ class TFLiteModel:
             num_threads or os.cpu_count() or 1,
             operators=self.operators,
             isolated=self.isolated,
+            xnnpack=xnnpack,
             time_limit=time_limit,
         )
         self.inputs = tuple(map(_tensor, self._runner.inputs))

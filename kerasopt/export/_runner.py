@@ -270,7 +270,8 @@ def _answer(
 ) -> tuple[dict[str, Any], list[np.ndarray], Runner | None]:
     """Does what the parent asks for; returns the frame to send and what runs from now on."""
     if header["do"] == "load":
-        runner = Runner(arrays[0].tobytes(), header["threads"], flex=header["flex"])
+        wanted = {name: header[name] for name in ("threads", "flex", "xnnpack")}
+        runner = Runner(arrays[0].tobytes(), **wanted)
         return {"inputs": runner.inputs, "outputs": runner.outputs}, [], runner
     if header["do"] == "weigh":
         wanted = {name: header[name] for name in ("threads", "flex", "xnnpack")}

@@ -24,7 +24,15 @@ from kerasopt.export._metadata_plan import (
 from kerasopt.export._operations import compare_operations
 from kerasopt.export._probabilities import ends_in_probabilities, with_probabilities
 from kerasopt.export._representative import representative_samples
-from kerasopt.export._verify import ExportResult, accept, compare, describe, rejecting, write_labels
+from kerasopt.export._verify import (
+    ExportResult,
+    accept,
+    compare,
+    describe,
+    every_setting,
+    rejecting,
+    write_labels,
+)
 from kerasopt.quantization import (
     export_twin,
     float_operations,
@@ -97,7 +105,8 @@ def to_tflite(
     With `verify`, a quantization-aware model and its int8 file are also compared operation by
     operation on the first input (see `compare_operations`): at most 2 steps, and at least 90 % of
     the values of each operation the same integer; kernels and biases the same integers; no float
-    tensor outside of the float islands.
+    tensor outside of the float islands. The first 16 inputs also run with XNNPACK and without, on
+    one thread and on all, and must agree as much.
 
     Returns:
         An `ExportResult`.
@@ -218,7 +227,8 @@ def _verified(
     operations = None
     if wish.aware and wish.quantize == "int8":
         operations = compare_operations(model, lite, [observed.first], samples=1)
-    return dataclasses.replace(result, operations=operations, **vars(compared))
+    runs = every_setting(shown, lite.content, observed.first)
+    return dataclasses.replace(result, operations=operations, runs=runs, **vars(compared))
 
 
 def _is_aware(model: Any, quantize: str | None) -> bool:

@@ -19,6 +19,8 @@ from kerasopt.export._operations import OperationReport
 
 _MAX_STEPS, _MIN_EQUAL = 2, 0.9
 """What an operation may differ on a single input: few values may all lie on a border."""
+_FEW = 16
+"""Inputs that run under every setting of the interpreter."""
 
 
 class VerificationError(RuntimeError):
@@ -31,6 +33,25 @@ class VerificationError(RuntimeError):
     def __init__(self, message: str, result: "ExportResult") -> None:
         super().__init__(message)
         self.result = result
+
+
+@dataclasses.dataclass(frozen=True)
+class InterpreterRun:
+    """The file beside its model, under one setting of the interpreter.
+
+    Attributes:
+        xnnpack: whether XNNPACK ran what it can, or TFLite's own kernels all of it.
+        threads: of the interpreter.
+        samples: inputs compared.
+        agreement: fraction of them with the same top class.
+        max_error: largest difference of an output, in the unit of the outputs.
+    """
+
+    xnnpack: bool
+    threads: int
+    samples: int
+    agreement: float
+    max_error: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +76,8 @@ class ExportResult:
         float_operations: `(operation, reason)` for what stays float in an int8 file.
         operations: the int8 file beside a quantization-aware model, operation by operation, or
             `None` without `verify` or for any other file.
+        runs: the file beside the model on the first inputs of `verify`, with XNNPACK and without,
+            on one thread and on all; empty without `verify`.
     """
 
     path: pathlib.Path | None
@@ -72,7 +95,8 @@ class ExportResult:
     accuracy: float | None = None
     keras_accuracy: float | None = None
     float_operations: tuple[tuple[str, str], ...] = ()
-    operations: OperationReport | None = None
+    operations: OperationReport | None = dataclasses.field(default=None, repr=False)
+    runs: tuple[InterpreterRun, ...] = dataclasses.field(default=(), repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns everything but the bytes, ready for JSON."""
@@ -127,6 +151,22 @@ def compare(model: Any, lite: Any, data: Any) -> Comparison:
     )
 
 
+def every_setting(model: Any, content: bytes, x: Any) -> tuple[InterpreterRun, ...]:
+    """Runs the file on the first inputs with XNNPACK and without, on one thread and on all.
+
+    A phone may lack the delegate, or choose another number of threads; each takes other kernels.
+    """
+    few = keras.tree.map_structure(lambda values: values[:_FEW], x)
+    runs = []
+    for xnnpack in (True, False):
+        for threads in sorted({1, max(2, os.cpu_count() or 1)}):
+            lite = TFLiteModel(content, num_threads=threads, xnnpack=xnnpack)
+            found = compare(model, lite, [(few, None)])
+            run = InterpreterRun(xnnpack, threads, found.samples, found.agreement, found.max_error)
+            runs.append(run)
+    return tuple(runs)
+
+
 def describe(content: bytes, quantize: str | None, lite: TFLiteModel) -> ExportResult:
     """Returns the result of a conversion before any comparison."""
     return ExportResult(
@@ -160,10 +200,16 @@ def accept(
         VerificationError: it does not.
     """
     count = result.samples
-    differing = round((1.0 - (result.agreement or 0.0)) * count)
     faults = []
-    if differing > max(1, math.floor((1.0 - floor) * count + 1e-9)):
+    if _too_few(result.agreement or 0.0, count, floor):
         faults.append(f"agreement {result.agreement:.2%}, at least {floor:.2%} is required")
+    for run in result.runs:
+        if _too_few(run.agreement, run.samples, floor):
+            kernels = "with XNNPACK" if run.xnnpack else "without XNNPACK"
+            faults.append(
+                f"agreement {run.agreement:.2%} of the first {run.samples} inputs {kernels} on "
+                f"{run.threads} {'thread' if run.threads == 1 else 'threads'}"
+            )
     if result.accuracy is not None and result.keras_accuracy is not None:
         lost = round((result.keras_accuracy - result.accuracy) * count)
         if lost > max(1, math.floor(max_drop * count + 1e-9)):
@@ -182,6 +228,11 @@ def accept(
         f"Largest output difference {result.max_error:.4g}.",
         result,
     )
+
+
+def _too_few(agreement: float, count: int, floor: float) -> bool:
+    differing = round((1.0 - agreement) * count)
+    return differing > max(1, math.floor((1.0 - floor) * count + 1e-9))
 
 
 def rejecting(
