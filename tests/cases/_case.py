@@ -82,8 +82,10 @@ def chain() -> Any:
 @functools.cache
 def photos() -> pathlib.Path:
     """A folder of two classes with three photos each."""
-    root = pathlib.Path(tempfile.mkdtemp())
-    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    place = pathlib.Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    root = place / "photos"
+    root.mkdir()
     for name in ("daisy", "tulip"):
         (root / name).mkdir()
         for index, image in enumerate(IMAGES[:3].astype("uint8")):

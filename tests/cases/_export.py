@@ -12,8 +12,8 @@ OPERATOR = ko.export.OperatorTiming("relu/Relu", "CONV_2D", 1.0, 1.5, delegated=
 
 
 def _folder() -> pathlib.Path:
-    """A place for a folder, inside that of the photos so that it goes with them."""
-    return photos() / "saved_model"
+    """A place for a folder, beside that of the photos, so that it goes with them."""
+    return photos().parent / "saved_model"
 
 
 EXPORT = (
@@ -30,6 +30,12 @@ EXPORT = (
         make=lambda: ko.export.BenchmarkReport((TIMING,)),
     ),
     Case("export", "ExportResult", "result", make=result),
+    Case(
+        "export",
+        "InterpreterRun",
+        "result",
+        make=lambda: ko.export.InterpreterRun(True, 1, samples=16, agreement=1.0, max_error=1e-5),
+    ),
     Case(
         "export",
         "Metadata",
