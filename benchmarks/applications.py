@@ -1,13 +1,14 @@
 """Proves `build_classifier` and `blocks` on every model of `keras.applications`.
 
-    python benchmarks/applications.py [--part transfer|quantization] [NAME ...]
+    python benchmarks/applications.py [--part transfer|quantization|export] [NAME ...]
 
-Without `--part` both parts run. `quantization` is described in `_int8_applications.py`.
+Without `--part` all parts run. `quantization` is described in `_int8_applications.py`, `export` in
+`_export_applications.py`.
 
 Random weights, two images: build, preprocessing against the family's own `preprocess_input`, one
 training step, save, load, predict. Each model has a process of its own. What was recorded with the
 same versions is not run again, so that the run can be stopped at any time. At the end the table in
-docs/transfer.md, or docs/quantization.md, is written.
+docs/transfer.md, docs/quantization.md or docs/export.md is written.
 """
 
 import argparse
@@ -23,6 +24,7 @@ import sys
 import tempfile
 import time
 
+import _export_applications as exported
 import _int8_applications as int8
 from _record import RESULTS, record
 
@@ -156,7 +158,7 @@ def table(figures):
     return "\n".join(lines) + "\n"
 
 
-PARTS = {"transfer": sys.modules[__name__], "quantization": int8}
+PARTS = {"transfer": sys.modules[__name__], "quantization": int8, "export": exported}
 
 
 def write_table(part, figures):
@@ -207,7 +209,7 @@ def prove_all(name_of_part, names):
         print(f"{name}: {found['seconds']}", flush=True)
         with contextlib.redirect_stdout(io.StringIO()):  # the whole file, each time
             figures = {"models": models}
-            if part is not int8:
+            if name_of_part == "transfer":
                 figures = {"size": SIZE, "batch": 2, **figures}
             record(part.RESULT.stem, figures)
     write_table(part, models)

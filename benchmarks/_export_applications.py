@@ -1,0 +1,110 @@
+"""Converts every model of `keras.applications`: the part `export` of applications.py.
+
+Random weights, the smallest legal input, with the classifier that each has: a float32, a float16, a
+dynamic and an int8 file, each run beside Keras. Untrained networks amplify single steps of rounding
+from layer to layer, so that the last outputs of quantized files say little about them: an int8 file
+is proven operation by operation in the part `quantization`. Here its operators are looked at, and
+how far the outputs are.
+"""
+
+import pathlib
+import re
+import resource
+import time
+
+from _int8_applications import smallest_size
+from _record import RESULTS
+
+RESULT = RESULTS / "applications_export.json"
+DOCS = pathlib.Path(__file__).resolve().parents[1] / "docs" / "export.md"
+TABLE = re.compile(r"(<!-- applications -->\n).*(<!-- /applications -->)", re.DOTALL)
+MODES = ("float32", "float16", "dynamic", "int8")
+ERRORS = {"float32": 1e-3, "float16": 0.05}
+CHECKS = ("no_flex", "finite", "float32_equal", "float16_equal", "every_setting")
+CLASSES = 5
+SAMPLES = 4
+
+
+def prove(name, folder):
+    """Returns what was found out about one model, the entries of `CHECKS` as booleans."""
+    import keras
+    import numpy as np
+
+    import kerasopt as ko
+
+    keras.utils.set_random_seed(0)
+    size = smallest_size(name)
+    model = getattr(keras.applications, name)(
+        weights=None, input_shape=(size, size, 3), classes=CLASSES, classifier_activation=None
+    )
+    pixels = smooth(size)
+    expected = np.asarray(model.predict(pixels, verbose=0))
+    found = {"size": size, "parameters": model.count_params(), "seconds": {}, "files": {}}
+    for mode in MODES:
+        start = time.perf_counter()
+        result = ko.export.to_tflite(
+            model,
+            quantize=None if mode == "float32" else mode,
+            representative_data=pixels if mode == "int8" else None,
+            verify=pixels,
+            min_agreement=0.0,
+        )
+        found["seconds"][mode] = round(time.perf_counter() - start, 1)
+        found["files"][mode] = described(ko, np, result, expected, pixels)
+    return {**found, **checks(found["files"]), "peak_mib": peak()}
+
+
+def smooth(size):
+    """Returns images without hard edges, as photos are: noise of 4 x 4 values, enlarged."""
+    import numpy as np
+    import tensorflow as tf
+
+    noise = np.random.default_rng(0).uniform(0, 255, (SAMPLES, 4, 4, 3)).astype("float32")
+    return np.asarray(tf.image.resize(noise, (size, size), method="bicubic")).clip(0, 255)
+
+
+def described(ko, np, result, expected, pixels):
+    """Returns size, operators and distance from Keras of one file."""
+    outputs = ko.export.TFLiteModel(result.content).predict(pixels)
+    distance = float(np.linalg.norm(outputs - expected) / np.linalg.norm(expected))
+    return {
+        "bytes": result.size,
+        "flex": sorted({name for name in result.operators if name.startswith("Flex")}),
+        "operators": len(result.operators),
+        "finite": bool(np.isfinite(outputs).all()),
+        "relative_error": distance,
+        "settings": [run.max_error for run in result.runs],
+        "largest": float(np.abs(expected).max()),
+    }
+
+
+def checks(files):
+    """Returns what must hold."""
+    return {
+        "no_flex": not any(file["flex"] for file in files.values()),
+        "finite": all(file["finite"] for file in files.values()),
+        **{
+            f"{mode}_equal": files[mode]["relative_error"] <= bar for mode, bar in ERRORS.items()
+        },
+        "every_setting": len(files["float32"]["settings"]) == 4
+        and max(files["float32"]["settings"]) <= ERRORS["float32"] * files["float32"]["largest"],
+    }
+
+
+def peak():
+    """Returns the most memory the process had, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def table(figures):
+    """The table of docs/export.md."""
+    lines = [
+        "| model | input | float32 | float16 | dynamic | int8 | error of float32, float16 |",
+        "|---|---:|---:|---:|---:|---:|---|",
+    ]
+    for name in sorted(figures):
+        row = figures[name]
+        sizes = " | ".join(f"{row['files'][mode]['bytes'] / 2**20:.1f} MiB" for mode in MODES)
+        errors = ", ".join(f"{row['files'][mode]['relative_error']:.0e}" for mode in ERRORS)
+        lines.append(f"| `{name}` | {row['size']} | {sizes} | {errors} |")
+    return "\n".join(lines) + "\n"
