@@ -22,18 +22,30 @@ installed = pytest.mark.skipif(
 )
 
 
+@pytest.fixture
+def interruptible():
+    """What runs in the background of a script ignores Ctrl-C, and so does what it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("interruptible")
 @installed
 def test_it_serves_until_ctrl_c(tmp_path):
     to_tflite(small_cnn(), tmp_path / "model.tflite", labels=list("abcd"))
     command = [COMMAND, "serve", tmp_path, "--port", "0", "--no-open"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        said = process.stdout.readline()
-        url = re.search(r"http://127\.0\.0\.1:\d+/", said).group()
-        with urllib.request.urlopen(f"{url}model.tflite", timeout=30) as answer:
-            assert answer.read() == (tmp_path / "model.tflite").read_bytes()
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 0
+        try:
+            said = process.stdout.readline()
+            url = re.search(r"http://127\.0\.0\.1:\d+/", said).group()
+            with urllib.request.urlopen(f"{url}model.tflite", timeout=30) as answer:
+                assert answer.read() == (tmp_path / "model.tflite").read_bytes()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=60) == 0
+        finally:
+            process.kill()
     assert said.startswith("small_cnn: ")
 
 
