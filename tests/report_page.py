@@ -1,5 +1,8 @@
 """A small report and its page, parsed, for the tests of the report."""
 
+import base64
+import hashlib
+import pathlib
 import re
 from html.parser import HTMLParser
 
@@ -7,6 +10,7 @@ import numpy as np
 
 from kerasopt import report as kr
 
+SCRIPT = pathlib.Path(kr.__file__).parent / "templates" / "page.js"
 NAMES = ("daisy", "iris", "tulip")
 SECTIONS = (
     "figures",
@@ -18,7 +22,7 @@ SECTIONS = (
     "files",
     "environment",
 )
-VOID = {"meta", "img", "br"}
+VOID = {"meta", "img", "br", "input"}
 
 
 class Page(HTMLParser):
@@ -46,7 +50,7 @@ class Page(HTMLParser):
             self.open.pop()
 
     def handle_data(self, data):
-        if not self.open or self.open[-1] != "style":
+        if not self.open or self.open[-1] not in ("style", "script"):
             self.text.append(data)
 
     @property
@@ -111,8 +115,19 @@ def sample(**changes):
 
 
 def assert_loads_nothing(html):
+    """Checks that the one script is ours, that its policy lets nothing else run, nothing load."""
     page = Page(html)
-    assert not {"script", "link", "iframe", "object", "embed", "form"} & set(page.tags)
+    assert not {"link", "iframe", "object", "embed", "form", "base"} & set(page.tags)
+    assert page.tags.count("script") == 1
+    assert not [key for tag, key, _ in page.attributes if tag == "script"]
+    text = html.split("<script>")[1].split("</script>")[0]
+    assert text == SCRIPT.read_text(encoding="utf-8")
+    name = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    assert page.values("meta", "content")[0] == (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{name}'"
+    )
+    for word in ("fetch", "XMLHttpRequest", "WebSocket", "import", "eval", "innerHTML", "</"):
+        assert word not in text
     for tag, key, value in page.attributes:
         if key in ("src", "href", "srcset", "poster", "data", "action", "xlink:href"):
             assert value.startswith("#" if tag == "a" else "data:image/"), (tag, key, value[:60])

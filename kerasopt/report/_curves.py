@@ -123,7 +123,8 @@ def _line(panel: Panel, curve: Curve, place: _Place, *, dots: bool) -> dict:
     return {
         "role": curve.role,
         "path": "".join(path),
-        "points": points if dots or len(points) == 1 else [],
+        "points": points,
+        "quiet": not dots and len(points) > 1,  # there to be asked, not to be seen
         "last": last,
     }
 

@@ -4,15 +4,14 @@ import os
 import pathlib
 from typing import Any
 
-import jinja2
 import numpy as np
-from markupsafe import Markup, escape
 
 from kerasopt._files import write_atomic
 from kerasopt.report import _format as fmt
 from kerasopt.report._curves import axis_end, geometry, panels, pins
 from kerasopt.report._data import FileRow, RunReport
 from kerasopt.report._metrics import class_accuracy, confused_pairs, confusion_matrix
+from kerasopt.report._page import page
 from kerasopt.report._pictures import data_uri, is_small
 
 MAX_MATRIX_CLASSES = 25
@@ -25,8 +24,8 @@ _MAX_PANELS = 8  # loss, accuracy and six more
 def write_report(report: RunReport, path: str | os.PathLike[str]) -> pathlib.Path:
     """Writes the page of a run, whole or not at all.
 
-    The page loads nothing: style and pictures are inside it, and a content security policy in its
-    head forbids the rest. It is written under a temporary name in the same folder and renamed, so
+    The page loads nothing: style, pictures and one script, which sorts, filters and copies, are
+    inside it, and a content security policy in its head forbids the rest. It is written under a temporary name in the same folder and renamed, so
     a reader never sees half of it.
 
     Args:
@@ -56,30 +55,7 @@ def render(report: RunReport) -> str:
     Returns:
         A complete HTML document. Every text of the report is escaped.
     """
-    return _templates().get_template("report.html.j2").render(**_context(report))
-
-
-def _templates() -> jinja2.Environment:
-    templates = jinja2.Environment(
-        loader=jinja2.PackageLoader("kerasopt.report", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    templates.filters["code"] = _code
-    names = ("percent", "size", "milliseconds", "integer")
-    templates.filters.update({name: getattr(fmt, name) for name in names})
-    return templates
-
-
-def _code(text: str) -> Markup:
-    """Returns escaped text with what stands between backticks set as code."""
-    parts = text.split("`")
-    if len(parts) % 2 == 0:  # a lone backtick is only a character
-        return escape(text)
-    tagged = (Markup("<code>{}</code>").format(p) if i % 2 else p for i, p in enumerate(parts))
-    return Markup("").join(tagged)
+    return page("report.html.j2", **_context(report))
 
 
 def _context(report: RunReport) -> dict[str, Any]:
@@ -235,7 +211,7 @@ def _files(report: RunReport) -> dict[str, Any]:
     rows = []
     for row in report.files:
         ratio = fmt.times(float32 / row.size) if float32 and row.size else fmt.MISSING
-        times = [fmt.milliseconds(row.milliseconds.get(count)) for count in threads]
+        times = [row.milliseconds.get(count) for count in threads]
         rows.append({"row": row, "share": row.size / largest, "ratio": ratio, "times": times})
     return {"rows": rows, "threads": threads}
 
