@@ -91,7 +91,7 @@ def axis_end(history: dict[str, list[float]], events: Sequence[Event]) -> float:
 def geometry(panel: Panel, end: float, *, max_ticks: int = 5) -> dict:
     """Returns what the template draws for one panel."""
     values = [v for curve in panel.curves for _, v in curve.finite]
-    ticks = _value_ticks(values, max_ticks, is_fraction=panel.is_fraction)
+    ticks = value_ticks(values, max_ticks, is_fraction=panel.is_fraction)
     low, high = ticks[0], ticks[-1]
 
     def place(epoch: float, value: float) -> tuple[float, float]:
@@ -102,7 +102,7 @@ def geometry(panel: Panel, end: float, *, max_ticks: int = 5) -> dict:
         "key": panel.key,
         "title": panel.title,
         "lines": [_line(panel, curve, place, dots=dots) for curve in panel.curves],
-        "y_ticks": [(place(0, t)[1], _tick_text(t, ticks, panel.is_fraction)) for t in ticks],
+        "y_ticks": [(place(0, t)[1], tick_text(t, ticks, panel.is_fraction)) for t in ticks],
         "x_ticks": [(round(t / end * 100, 2), t) for t in _epoch_ticks(end)],
         "best": _best(panel),
         "gaps": sum(len(c.values) - len(c.finite) for c in panel.curves),
@@ -142,7 +142,8 @@ def _best(panel: Panel) -> str:
     return ""
 
 
-def _value_ticks(values: Sequence[float], max_ticks: int, *, is_fraction: bool) -> list[float]:
+def value_ticks(values: Sequence[float], max_ticks: int, *, is_fraction: bool) -> list[float]:
+    """Returns round values around all of them, evenly apart."""
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     if high - low < 1e-9 * max(abs(high), 1e-6):
         margin = abs(high) * 0.1 or 0.5
@@ -155,7 +156,8 @@ def _value_ticks(values: Sequence[float], max_ticks: int, *, is_fraction: bool) 
     return [float(round(t, 12)) for t in locator.tick_values(low, high)]
 
 
-def _tick_text(value: float, ticks: Sequence[float], is_fraction: bool) -> str:
+def tick_text(value: float, ticks: Sequence[float], is_fraction: bool) -> str:
+    """Returns one of `ticks` as it is written at the axis."""
     scale = 100 if is_fraction else 1
     step = (ticks[1] - ticks[0]) * scale
     largest = max(abs(t) for t in ticks)

@@ -1,7 +1,10 @@
 """From a `RunReport` to one HTML file."""
 
+import math
 import os
 import pathlib
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +15,7 @@ from kerasopt.report._curves import axis_end, geometry, panels, pins
 from kerasopt.report._data import FileRow, RunReport
 from kerasopt.report._metrics import class_accuracy, confused_pairs, confusion_matrix
 from kerasopt.report._page import page
+from kerasopt.report._pareto import TradeOff, pareto
 from kerasopt.report._pictures import data_uri, is_small
 
 MAX_MATRIX_CLASSES = 25
@@ -25,8 +29,8 @@ def write_report(report: RunReport, path: str | os.PathLike[str]) -> pathlib.Pat
     """Writes the page of a run, whole or not at all.
 
     The page loads nothing: style, pictures and one script, which sorts, filters and copies, are
-    inside it, and a content security policy in its head forbids the rest. It is written under a temporary name in the same folder and renamed, so
-    a reader never sees half of it.
+    inside it, and a content security policy in its head forbids the rest. It is written under a
+    temporary name in the same folder and renamed, so a reader never sees half of it.
 
     Args:
         report: What to tell.
@@ -60,6 +64,7 @@ def render(report: RunReport) -> str:
 
 def _context(report: RunReport) -> dict[str, Any]:
     shipped = next((row for row in report.files if row.shipped), None)
+    error = _standard_error(shipped, len(report.labels))
     return {
         "report": report,
         "figures": _figures(report, shipped),
@@ -69,6 +74,8 @@ def _context(report: RunReport) -> dict[str, Any]:
         "answers": _answers(report),
         "mistakes": _mistakes(report),
         "files": _files(report),
+        "pareto": pareto(_trade_offs(report.files), error),
+        "standard_error": error,
         "layers": _layers(report),
     }
 
@@ -214,6 +221,27 @@ def _files(report: RunReport) -> dict[str, Any]:
         times = [row.milliseconds.get(count) for count in threads]
         rows.append({"row": row, "share": row.size / largest, "ratio": ratio, "times": times})
     return {"rows": rows, "threads": threads}
+
+
+def _trade_offs(files: Sequence[FileRow]) -> list[TradeOff]:
+    kinds = Counter(row.kind for row in files)
+    return [
+        TradeOff(
+            label=row.kind if kinds[row.kind] == 1 else row.name,
+            size=row.size,
+            milliseconds=row.milliseconds.get(1),
+            accuracy=row.accuracy,
+            shipped=row.shipped,
+        )
+        for row in files
+    ]
+
+
+def _standard_error(shipped: FileRow | None, count: int) -> float | None:
+    """Returns the standard error of the accuracy, or `None` where it is not known."""
+    if shipped is None or shipped.accuracy is None or count == 0:
+        return None
+    return math.sqrt(shipped.accuracy * (1.0 - shipped.accuracy) / count)
 
 
 def _layers(report: RunReport) -> dict[str, Any]:

@@ -63,7 +63,7 @@ function makeFilter(tools) {
   apply(); // browsers keep what was typed before a reload
 }
 
-/** A curve answers with all values of an epoch, a scatter with the nearest point. */
+/** A curve answers with all values of an epoch, a scatter with what lies at the nearest point. */
 function makeTips(plot) {
   const dots = [...plot.querySelectorAll(".dot")].map((element) => {
     const [x, y] = element.getAttribute("d").match(/-?[\d.]+/g).map(Number);
@@ -74,12 +74,14 @@ function makeTips(plot) {
   });
   if (!dots.length) return;
   const scatter = plot.classList.contains("scatter");
-  const places = new Map();
+  const near = (a, b) => (scatter ? Math.hypot(a.x - b.x, a.y - b.y) < 1.5 : a.x === b.x);
+  const stops = [];
   for (const dot of dots) {
-    const key = scatter ? dot : dot.x;
-    places.set(key, [...(places.get(key) ?? []), dot]);
+    const stop = stops.find(([first]) => near(first, dot));
+    if (stop) stop.push(dot);
+    else stops.push([dot]);
   }
-  const stops = [...places.values()].sort((a, b) => a[0].x - b[0].x);
+  stops.sort((a, b) => a[0].x - b[0].x);
   const tip = document.createElement("div");
   tip.className = "tip";
   tip.setAttribute("role", "status");
