@@ -14,6 +14,8 @@ from kerasopt._data import batches
 _GRID_ROWS, _GRID_COLUMNS = 4, 7
 _MISTAKES = 24
 _RUNS = 30
+_FLIPS = 12  # of either kind
+_DIFF_PHOTOS = 16
 
 
 @dataclasses.dataclass
@@ -25,6 +27,8 @@ class Shipped:
     labels: np.ndarray
     probabilities: np.ndarray
     mistakes: list[Any]
+    keras_predictions: np.ndarray
+    flips: list[Any]
     metrics: dict[str, Any]
 
 
@@ -54,6 +58,8 @@ def ship(trained: Any, folder: pathlib.Path, *, say: Callable[[str], None]) -> S
     lite = export.TFLiteModel(result.content)
     images, labels, outputs = _answers(lite, trained.test)
     probabilities = _softmax(outputs)
+    # Beside the float model: what quantization costs in all, of which training knew a part.
+    before = trained.model.predict(images, verbose=0).argmax(axis=-1)
     for name, reason in result.float_operations:
         trained.notes.append(f"`{name}` is not integer in the file, or may not be: {reason}.")
     return Shipped(
@@ -62,13 +68,14 @@ def ship(trained: Any, folder: pathlib.Path, *, say: Callable[[str], None]) -> S
         labels=labels,
         probabilities=probabilities,
         mistakes=_mistakes(images, labels, probabilities, trained.class_names),
+        keras_predictions=before,
+        flips=_flips(images, labels, before, probabilities, trained.class_names),
         metrics=_metrics(trained, results, rows),
     )
 
 
 def tell(trained: Any, shipped: Shipped, path: pathlib.Path) -> None:
     """Writes the report."""
-    profile = profiling.profile(shipped.results["int8"].content)
     page = report.RunReport(
         title=f"{len(trained.class_names)} classes, {trained.settings['backbone']}",
         summary=tuple(trained.summary),
@@ -83,8 +90,10 @@ def tell(trained: Any, shipped: Shipped, path: pathlib.Path) -> None:
         confidences=shipped.probabilities.max(axis=-1),
         mistakes=tuple(shipped.mistakes),
         files=tuple(shipped.rows),
-        layers=tuple(dataclasses.asdict(row) for row in profile.rows),
+        layers=tuple(_layers(trained, shipped.results["int8"].content)),
         notes=tuple(trained.notes),
+        keras_predictions=shipped.keras_predictions,
+        flips=tuple(shipped.flips),
     )
     report.write_report(page, path)
 
@@ -130,6 +139,53 @@ def _mistakes(
         )
         for i in worst
     ]
+
+
+def _flips(
+    images: np.ndarray,
+    labels: np.ndarray,
+    before: np.ndarray,
+    probabilities: np.ndarray,
+    names: tuple[str, ...],
+) -> list[Any]:
+    """Returns what the file lost and won against the float model, the surest answers first."""
+    after, sure = probabilities.argmax(axis=-1), probabilities.max(axis=-1)
+    found = []
+    for flipped in (
+        (before == labels) & (after != labels),
+        (before != labels) & (after == labels),
+    ):
+        places = np.flatnonzero(flipped)
+        found += list(places[np.argsort(-sure[places])][:_FLIPS])
+    return [
+        report.Flip(
+            image=np.clip(images[i], 0, 255).astype("uint8"),
+            actual=names[labels[i]],
+            before=names[before[i]],
+            after=names[after[i]],
+            confidence=float(sure[i]),
+        )
+        for i in found
+    ]
+
+
+def _layers(trained: Any, content: bytes) -> list[dict[str, Any]]:
+    """Returns a row for each operator of the file, with its Keras layer and its error beside it."""
+    x = next(batches(trained.test, name="test"))[0][:_DIFF_PHOTOS]
+    found = profiling.diff(trained.model, content, x, samples=_DIFF_PHOTOS)
+    beside = {layer.other: layer for layer in found.layers}
+    rows = []
+    for operator in profiling.profile(content).rows:
+        row = dataclasses.asdict(operator)
+        if operator.name in beside:
+            layer = beside[operator.name]
+            row.update(layer=layer.name, error=layer.relative_error)
+        rows.append(row)
+    for row in reversed(rows):  # what only changes the dtype of the output has its error, too
+        row.setdefault("error", found.output.relative_error)
+        if row["kind"] not in ("DEQUANTIZE", "QUANTIZE"):
+            break
+    return rows
 
 
 def _grid(trained: Any) -> tuple[np.ndarray, ...]:

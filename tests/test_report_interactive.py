@@ -62,8 +62,7 @@ def names(page, table):
     return page.locator(f"{table} tbody tr:visible th").all_inner_texts()
 
 
-def open_layers(page):
-    page.locator("#layers summary").click()
+def layer_heads(page):
     return page.locator("#layer-table th button")
 
 
@@ -88,7 +87,7 @@ def test_a_script_of_another_text_does_not_run(open_page):
 
 
 def test_tables_sort_by_numbers_by_text_and_back(page):
-    heads = open_layers(page)
+    heads = layer_heads(page)
     as_built = ["stem/conv", "body/depthwise", "pool", "head/logits"]
     assert names(page, "#layer-table") == as_built
     bytes_head = heads.filter(has_text="Bytes")
@@ -118,7 +117,6 @@ def test_tables_sort_from_the_keyboard(open_page):
 
 
 def test_layers_are_filtered_by_words_anywhere_in_the_row(page):
-    open_layers(page)
     search = page.locator("#layers input")
     search.fill("CONV")
     assert names(page, "#layer-table") == ["stem/conv", "body/depthwise"]
@@ -178,7 +176,6 @@ def test_everything_reads_without_the_script_and_in_print(open_page, options):
     if options:
         assert page.locator("th button, .tip, .copy").count() == 0
         assert page.locator("#layers input").is_hidden()
-        page.locator("#layers summary").click()
         page.locator("#summary summary").click()
         assert "epoch 2, training: 0.5" in page.locator("#curves title").all_text_contents()
     else:
@@ -193,7 +190,6 @@ def test_everything_reads_without_the_script_and_in_print(open_page, options):
 @pytest.mark.parametrize("width", [320, 360, 390, 1280])
 def test_no_width_scrolls_sideways_also_when_a_value_is_said(open_page, width):
     page = open_page(kr.render(sample(layers=LAYERS)), viewport={"width": width, "height": 800})
-    open_layers(page)
     for plot in page.locator(".plot").all():
         for key in ("ArrowRight", "ArrowLeft", "ArrowLeft", "ArrowLeft"):
             plot.press(key)

@@ -124,9 +124,16 @@ def test_docstring_examples_run(module):
 
 @pytest.mark.parametrize(
     ("fraction", "text"),
-    [(1.0, "100 %"), (0.9996, "> 99.9 %"), (0.0, "0 %"), (None, "–"), (float("nan"), "–")],
+    [
+        (1.0, "100 %"),
+        (0.9996, "> 99.9 %"),
+        (1e-5, "< 0.1 %"),
+        (0.0, "0 %"),
+        (None, "–"),
+        (float("nan"), "–"),
+    ],
 )
-def test_only_a_true_one_is_100_percent(fraction, text):
+def test_only_a_true_one_is_100_percent_and_a_true_zero_0(fraction, text):
     from kerasopt.report._format import percent
 
     assert percent(fraction).replace("\u202f", " ") == text

@@ -1,6 +1,6 @@
 """One self-contained HTML page that tells a training run, and its two figures on their own."""
 
-from kerasopt.report._data import Event, FileRow, Mistake, RunReport
+from kerasopt.report._data import Event, FileRow, Flip, Mistake, RunReport
 from kerasopt.report._environment import environment
 from kerasopt.report._figures import plot_confusion, plot_history
 from kerasopt.report._metrics import confusion_matrix
@@ -9,6 +9,7 @@ from kerasopt.report._render import render, write_report
 __all__ = [
     "Event",
     "FileRow",
+    "Flip",
     "Mistake",
     "RunReport",
     "confusion_matrix",

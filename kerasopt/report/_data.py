@@ -40,6 +40,45 @@ class Mistake:
         check_number("confidence", float(self.confidence), low=0.0, high=1.0)
 
 
+@dataclass(frozen=True, eq=False)
+class Flip:
+    """A test photo that compression made wrong, or right: lost or won.
+
+    Args:
+        image: uint8 array of shape `(height, width, 1 or 3)`.
+        actual: Name of the true class.
+        before: Name of the class that the float32 Keras model named.
+        after: Name of the class that the shipped file named.
+        confidence: Float in [0, 1], probability the file gave to `after`.
+
+    Raises:
+        TypeError: The image is not a uint8 array.
+        ValueError: The image has another shape, the confidence is outside [0, 1], or not exactly
+            one of both named the true class.
+    """
+
+    image: np.ndarray
+    actual: str
+    before: str
+    after: str
+    confidence: float
+
+    def __post_init__(self) -> None:
+        check_picture("image", self.image)
+        check_number("confidence", float(self.confidence), low=0.0, high=1.0)
+        if (self.before == self.actual) == (self.after == self.actual):
+            raise ValueError(
+                "Exactly one of `before` and `after` must be the true class. Received: "
+                f"actual={self.actual!r}, before={self.before!r}, after={self.after!r}. "
+                "Photos that stayed right or wrong are no flips."
+            )
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the model was right and the file is wrong; the reverse is won."""
+        return self.before == self.actual
+
+
 @dataclass(frozen=True)
 class FileRow:
     """One file of the run, shipped or made for comparison.
@@ -105,9 +144,16 @@ class RunReport:
         mistakes: Pictures of wrong answers, worst first.
         files: The files, in the order of the table; at most one is shipped.
         layers: Rows of the layer table; dicts with `name`, `kind`, `parameters`, `zeros`,
-            `distinct` and `bytes`, of which any may be missing. Defaults to none.
+            `distinct`, `bytes`, and `kernel_parameters` (of which `zeros` is a part; all
+            `parameters` by default), `layer` (the Keras layer it belongs to) and `error` (relative
+            error beside the float Keras model, >= 0), of which any may be missing. Defaults to
+            none.
         notes: What a reader must know, such as operations that stayed float and why.
         environment: Versions and processor. Defaults to those of this machine.
+        keras_predictions: Integer array of shape `(n,)`, classes the float32 Keras model named;
+            with it the page tells what compression lost and won. Defaults to `None`, not known.
+        flips: Pictures of photos that compression made wrong or right, most telling first.
+            Defaults to none.
 
     Raises:
         TypeError: Labels or predictions are not integers, or pictures are not uint8.
@@ -131,6 +177,8 @@ class RunReport:
     layers: tuple[dict[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=environment)
+    keras_predictions: np.ndarray | None = None
+    flips: tuple[Flip, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.class_names:
@@ -139,6 +187,7 @@ class RunReport:
                 f"Received: class_names={self.class_names!r}. Pass them in index order."
             )
         _check_answers(self)
+        _check_layers(self.layers)
         for index, row in enumerate(self.augmented):
             check_picture(f"augmented[{index}]", row, ndim=4)
         shipped = [row.name for row in self.files if row.shipped]
@@ -155,9 +204,13 @@ def _check_answers(report: RunReport) -> None:
     check_labels("predictions", report.predictions, count)
     confidences = np.asarray(report.confidences)
     lengths = [np.size(report.labels), np.size(report.predictions), confidences.size]
+    if report.keras_predictions is not None:
+        check_labels("keras_predictions", report.keras_predictions, count)
+        lengths.append(np.size(report.keras_predictions))
     if len(set(lengths)) > 1:
         raise ValueError(
-            "`labels`, `predictions` and `confidences` must have the same length. "
+            "`labels`, `predictions`, `confidences` and, where they are given, `keras_predictions` "
+            "must have the same length. "
             f"Received: lengths={lengths}. Pass one value of each for every test photo."
         )
     for value in (confidences.min(), confidences.max()) if confidences.size else ():
@@ -165,4 +218,14 @@ def _check_answers(report: RunReport) -> None:
             raise ValueError(
                 "`confidences` must be probabilities in [0, 1]. "
                 f"Received: {float(value):.4g} in confidences. Apply a softmax to the logits."
+            )
+
+
+def _check_layers(layers: tuple[dict[str, Any], ...]) -> None:
+    for index, layer in enumerate(layers):
+        error = layer.get("error")
+        if error is not None and not (isinstance(error, int | float) and error >= 0):
+            raise ValueError(
+                f"`error` of layers[{index}] must be a number >= 0, or None. "
+                f"Received: error={error!r}. Pass a relative error of ko.profiling.diff."
             )

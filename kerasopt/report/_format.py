@@ -7,7 +7,7 @@ MISSING = "–"
 
 
 def percent(fraction: float | None) -> str:
-    r"""Returns a fraction as a percentage with one digit; only a true 1 is written as 100.
+    r"""Returns a fraction as a percentage with one digit; only a true 1 is 100, a true 0 is 0.
 
     >>> percent(0.9354)
     '93.5\u202f%'
@@ -16,6 +16,8 @@ def percent(fraction: float | None) -> str:
         return MISSING
     if 0.9995 <= fraction < 1.0:
         return f"> 99.9{NARROW}%"
+    if 0.0 < fraction < 0.0005:
+        return f"< 0.1{NARROW}%"
     if fraction in (0.0, 1.0):
         return f"{fraction * 100:.0f}{NARROW}%"
     return f"{fraction * 100:.1f}{NARROW}%"
@@ -84,3 +86,12 @@ def short(value: float) -> str:
     '0.1235'
     """
     return f"{value:.4g}"
+
+
+def layer_name(name: str) -> str:
+    """Returns the end of a tensor's name; TFLite joins those of what was fused with `;`.
+
+    >>> layer_name("net_1/block1_1/Relu;net_1/block1_bn_1/batchnorm/add_1")
+    'block1_1/Relu'
+    """
+    return "/".join(name.split(";", maxsplit=1)[0].split("/")[-2:])

@@ -1,5 +1,6 @@
 """Counts behind the pictures: who was taken for whom, and how often each class was right."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -90,3 +91,16 @@ def confused_pairs(matrix: np.ndarray, limit: int) -> list[Pair]:
     ]
     pairs.sort(key=lambda p: (-p.wrong, -p.wrong / p.total, p.actual, p.predicted))
     return pairs[:limit]
+
+
+def chance(lost: int, won: int) -> float:
+    """Returns how likely so uneven a split of changed answers is when neither model is better.
+
+    The exact test of McNemar, two-sided: each changed answer is lost or won with probability 1/2.
+
+    >>> chance(3, 0), chance(5, 5)
+    (0.25, 1.0)
+    """
+    changed, fewer = lost + won, min(lost, won)
+    tail = sum(math.comb(changed, k) for k in range(fewer + 1))
+    return float(min(2 * tail / 2**changed, 1.0))

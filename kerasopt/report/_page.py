@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 
 from kerasopt.report import _format as fmt
 
-_FORMATS = ("percent", "size", "milliseconds", "integer")
+_FORMATS = ("percent", "size", "milliseconds", "integer", "layer_name")
 
 
 def page(template: str, **context: Any) -> str:

@@ -37,18 +37,19 @@ def is_small(image: np.ndarray) -> bool:
     return max(image.shape[:2]) < SMALL_SIDE
 
 
-def data_uri(image: np.ndarray) -> str:
-    """Returns a picture as a `data:` address, its longer side at most `MAX_SIDE` pixels.
+def data_uri(image: np.ndarray, max_side: int = MAX_SIDE) -> str:
+    """Returns a picture as a `data:` address, its longer side at most `max_side` pixels.
 
     Args:
         image: uint8 array of shape `(height, width, 1 or 3)`.
+        max_side: pixels. Default: 160.
 
     Returns:
         PNG for pictures under `SMALL_SIDE` pixels, JPEG of quality 85 for the rest.
     """
     picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-    if max(picture.size) > MAX_SIDE:
-        picture.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
+    if max(picture.size) > max_side:
+        picture.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     if is_small(image):
         kind = "png"

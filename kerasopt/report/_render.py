@@ -7,19 +7,17 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from kerasopt._files import write_atomic
 from kerasopt.report import _format as fmt
+from kerasopt.report._answers import answers, compression, mistakes
 from kerasopt.report._curves import axis_end, geometry, panels, pins
 from kerasopt.report._data import FileRow, RunReport
-from kerasopt.report._metrics import class_accuracy, confused_pairs, confusion_matrix
+from kerasopt.report._layers import layers
+from kerasopt.report._metrics import confusion_matrix
 from kerasopt.report._page import page
 from kerasopt.report._pareto import TradeOff, pareto
 from kerasopt.report._pictures import data_uri, is_small
 
-MAX_MATRIX_CLASSES = 25
-_MAX_MISTAKES = 24
 _MAX_ROWS = 8
 _MAX_COLUMNS = 9
 _MAX_PANELS = 8  # loss, accuracy and six more
@@ -71,12 +69,13 @@ def _context(report: RunReport) -> dict[str, Any]:
         "splits": _splits(report),
         "curves": _curves(report),
         "augmented": _augmented(report),
-        "answers": _answers(report),
-        "mistakes": _mistakes(report),
+        "answers": answers(report),
+        "mistakes": mistakes(report),
+        "compression": compression(report),
         "files": _files(report),
         "pareto": pareto(_trade_offs(report.files), error),
         "standard_error": error,
-        "layers": _layers(report),
+        "layers": layers(report.layers),
     }
 
 
@@ -166,51 +165,6 @@ def _augmented(report: RunReport) -> dict[str, Any]:
     }
 
 
-def _answers(report: RunReport) -> dict[str, Any]:
-    """The confusion matrix with colours, accuracy by class, and the most frequent mistakes."""
-    names = report.class_names
-    matrix = confusion_matrix(report.labels, report.predictions, len(names))
-    totals = matrix.sum(axis=1)
-    rows = []
-    for i in range(len(names) if len(names) <= MAX_MATRIX_CLASSES else 0):
-        share = [float(n / totals[i]) if totals[i] else 0.0 for n in matrix[i]]
-        cells = [(int(n), s, i == j) for j, (n, s) in enumerate(zip(matrix[i], share, strict=True))]
-        rows.append({"name": names[i], "total": int(totals[i]), "cells": cells})
-    pairs = confused_pairs(matrix, 6 if rows else 20)
-    return {
-        "count": int(matrix.sum()),
-        "wrong": int(matrix.sum() - matrix.trace()),
-        "rows": rows,
-        "names": names,
-        "classes": [
-            (names[i], value, int(matrix[i, i]), int(totals[i]))
-            for i, value in class_accuracy(matrix)
-        ],
-        "pairs": [(names[p.actual], names[p.predicted], p.wrong, p.total) for p in pairs],
-        "confidence": _confidence(report),
-    }
-
-
-def _confidence(report: RunReport) -> list[tuple[str, str]]:
-    right = np.asarray(report.labels) == np.asarray(report.predictions)
-    confidences = np.asarray(report.confidences)
-    groups = (("right", confidences[right]), ("wrong", confidences[~right]))
-    return [(name, fmt.percent(float(values.mean()))) for name, values in groups if len(values)]
-
-
-def _mistakes(report: RunReport) -> list[dict[str, Any]]:
-    return [
-        {
-            "picture": data_uri(mistake.image),
-            "pixelated": is_small(mistake.image),
-            "actual": mistake.actual,
-            "predicted": mistake.predicted,
-            "confidence": float(mistake.confidence),
-        }
-        for mistake in report.mistakes[:_MAX_MISTAKES]
-    ]
-
-
 def _files(report: RunReport) -> dict[str, Any]:
     largest = max((row.size for row in report.files), default=0) or 1
     threads = sorted({count for row in report.files for count in row.milliseconds})
@@ -242,16 +196,3 @@ def _standard_error(shipped: FileRow | None, count: int) -> float | None:
     if shipped is None or shipped.accuracy is None or count == 0:
         return None
     return math.sqrt(shipped.accuracy * (1.0 - shipped.accuracy) / count)
-
-
-def _layers(report: RunReport) -> dict[str, Any]:
-    rows = []
-    for layer in report.layers:
-        zeros, parameters = layer.get("zeros"), layer.get("parameters")
-        share = zeros / parameters if zeros is not None and parameters else None
-        rows.append({"layer": layer, "zero_share": share})
-    totals = {
-        key: sum(int(layer.get(key) or 0) for layer in report.layers)
-        for key in ("parameters", "zeros", "bytes")
-    }
-    return {"rows": rows, "totals": totals}

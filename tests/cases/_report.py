@@ -33,6 +33,19 @@ REPORT = (
     ),
     Case(
         "report",
+        "Flip",
+        "result",
+        make=lambda: ko.report.Flip(IMAGES[0].astype("uint8"), "cat", "cat", "dog", 0.9),
+        bad=(
+            (
+                lambda: ko.report.Flip(IMAGES[0].astype("uint8"), "cat", "cat", "cat", 0.9),
+                ValueError,
+                "Exactly one of `before` and `after` must be the true class",
+            ),
+        ),
+    ),
+    Case(
+        "report",
         "Mistake",
         "result",
         make=lambda: ko.report.Mistake(IMAGES[0].astype("uint8"), "cat", "dog", 0.9),
