@@ -94,6 +94,7 @@ def tell(trained: Any, shipped: Shipped, path: pathlib.Path) -> None:
         notes=tuple(trained.notes),
         keras_predictions=shipped.keras_predictions,
         flips=tuple(shipped.flips),
+        signature=_signature(shipped.results["int8"].content),
     )
     report.write_report(page, path)
 
@@ -167,6 +168,19 @@ def _flips(
         )
         for i in found
     ]
+
+
+def _signature(content: bytes) -> Any:
+    lite = export.TFLiteModel(content)
+    taken, given = lite.inputs[0], lite.outputs[0]
+    lite.close()
+    return report.Signature(
+        input_shape=tuple(int(size or 0) for size in taken.shape[1:]),  # type: ignore[arg-type]
+        input_dtype=taken.dtype,
+        output_dtype=given.dtype,
+        output_scale=given.scale or 1.0,
+        output_zero_point=given.zero_point,
+    )
 
 
 def _layers(trained: Any, content: bytes) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on the PATH"),
 ]
+SIGNATURE = kr.Signature((96, 96, 3), "uint8", "float32")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
 LAYERS = (
     {"name": "stem/conv", "kind": "CONV_2D", "parameters": 900, "zeros": 90, "bytes": 1000},
@@ -170,6 +171,21 @@ def test_a_long_curve_answers_too_though_its_dots_are_not_drawn(open_page):
     assert plot.locator(".tip").inner_text() == f"epoch 119, training: {1 / 119:.4g}"
 
 
+@pytest.mark.parametrize("allowed", [True, False])
+def test_code_is_copied(open_page, allowed):
+    """Where the clipboard is refused the browser's older way is taken."""
+    page = open_page(kr.render(sample(signature=SIGNATURE)))
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    if not allowed:
+        page.evaluate("navigator.clipboard.writeText = () => Promise.reject(new Error('no'))")
+    button = page.locator("#code .copy").first
+    button.click()
+    page.wait_for_function("document.querySelector('.copy').textContent === 'Copied'")
+    code = page.locator("#code code").filter(has_text="ai_edge_litert").first.text_content()
+    assert page.evaluate("navigator.clipboard.readText()") == code
+    assert code.startswith("# pip install ai-edge-litert")
+
+
 @pytest.mark.parametrize("options", [{"java_script_enabled": False}, {}])
 def test_everything_reads_without_the_script_and_in_print(open_page, options):
     page = open_page(kr.render(sample(layers=LAYERS)), **options)
@@ -189,7 +205,10 @@ def test_everything_reads_without_the_script_and_in_print(open_page, options):
 
 @pytest.mark.parametrize("width", [320, 360, 390, 1280])
 def test_no_width_scrolls_sideways_also_when_a_value_is_said(open_page, width):
-    page = open_page(kr.render(sample(layers=LAYERS)), viewport={"width": width, "height": 800})
+    html = kr.render(sample(layers=LAYERS, signature=SIGNATURE))
+    page = open_page(
+        html.replace("<details ", "<details open "), viewport={"width": width, "height": 800}
+    )
     for plot in page.locator(".plot").all():
         for key in ("ArrowRight", "ArrowLeft", "ArrowLeft", "ArrowLeft"):
             plot.press(key)

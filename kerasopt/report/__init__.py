@@ -1,6 +1,6 @@
 """One self-contained HTML page that tells a training run, and its two figures on their own."""
 
-from kerasopt.report._data import Event, FileRow, Flip, Mistake, RunReport
+from kerasopt.report._data import Event, FileRow, Flip, Mistake, RunReport, Signature
 from kerasopt.report._environment import environment
 from kerasopt.report._figures import plot_confusion, plot_history
 from kerasopt.report._metrics import confusion_matrix
@@ -12,6 +12,7 @@ __all__ = [
     "Flip",
     "Mistake",
     "RunReport",
+    "Signature",
     "confusion_matrix",
     "environment",
     "plot_confusion",

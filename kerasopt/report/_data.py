@@ -12,6 +12,7 @@ from kerasopt.report._environment import environment
 from kerasopt.report._metrics import check_labels
 from kerasopt.report._pictures import check_picture
 
+_DTYPES = ("uint8", "float32")
 FILE_KINDS = ("float32", "float16", "dynamic", "int8")
 
 
@@ -123,6 +124,46 @@ class FileRow:
             check_number(f"milliseconds[{threads}]", float(value), low=0.0)
 
 
+@dataclass(frozen=True)
+class Signature:
+    """What the shipped file takes and gives, for the code that loads it.
+
+    The file takes one photo of raw pixels, 0-255, and gives one number for each class.
+
+    Args:
+        input_shape: Ints `(height, width, channels)`, each >= 1; channels 1 (grey) or 3 (RGB).
+        input_dtype: `"uint8"` or `"float32"`.
+        output_dtype: `"uint8"` or `"float32"`.
+        output_scale: Float > 0, what one step of a uint8 output stands for. Defaults to 1.
+        output_zero_point: Int in [0, 255], the uint8 output that stands for 0. Defaults to 0.
+        logits: Whether a softmax must still make probabilities of the outputs. Defaults to `True`.
+
+    Raises:
+        TypeError: A size or the zero point is not an int.
+        ValueError: A value is outside its range, or a dtype is another one.
+    """
+
+    input_shape: tuple[int, int, int]
+    input_dtype: str
+    output_dtype: str
+    output_scale: float = 1.0
+    output_zero_point: int = 0
+    logits: bool = True
+
+    def __post_init__(self) -> None:
+        if len(self.input_shape) != 3 or self.input_shape[2] not in (1, 3):
+            raise ValueError(
+                "`input_shape` must be (height, width, channels) with 1 or 3 channels. "
+                f"Received: input_shape={self.input_shape!r}. Leave the batch out."
+            )
+        for index, size in enumerate(self.input_shape):
+            check_int(f"input_shape[{index}]", size, low=1)
+        check_choice("input_dtype", self.input_dtype, _DTYPES)
+        check_choice("output_dtype", self.output_dtype, _DTYPES)
+        check_number("output_scale", float(self.output_scale), low=0.0, low_open=True)
+        check_int("output_zero_point", self.output_zero_point, low=0, high=255)
+
+
 @dataclass(frozen=True, eq=False)
 class RunReport:
     """Everything that one page tells.
@@ -154,6 +195,8 @@ class RunReport:
             with it the page tells what compression lost and won. Defaults to `None`, not known.
         flips: Pictures of photos that compression made wrong or right, most telling first.
             Defaults to none.
+        signature: What the shipped file takes and gives; with it the page has code that loads the
+            file. Defaults to `None`, no code.
 
     Raises:
         TypeError: Labels or predictions are not integers, or pictures are not uint8.
@@ -179,6 +222,7 @@ class RunReport:
     environment: dict[str, str] = field(default_factory=environment)
     keras_predictions: np.ndarray | None = None
     flips: tuple[Flip, ...] = ()
+    signature: Signature | None = None
 
     def __post_init__(self) -> None:
         if not self.class_names:
@@ -195,6 +239,11 @@ class RunReport:
             raise ValueError(
                 "`files` must have at most one shipped file. "
                 f"Received: shipped={shipped}. Set `shipped=True` on one of them."
+            )
+        if self.signature is not None and not shipped:
+            raise ValueError(
+                "`signature` must be that of a shipped file. Received: a signature, and no file "
+                "with shipped=True. Set `shipped=True` on the file it belongs to."
             )
 
 

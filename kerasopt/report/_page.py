@@ -1,9 +1,10 @@
-"""Templates to HTML: filters, and the one script, which the page's policy names by its hash."""
+"""Templates to HTML and text, and the one script, which the page's policy names by its hash."""
 
 import base64
 import functools
 import hashlib
 import importlib.resources
+import json
 from typing import Any
 
 import jinja2
@@ -17,6 +18,11 @@ _FORMATS = ("percent", "size", "milliseconds", "integer", "layer_name")
 def page(template: str, **context: Any) -> str:
     """Returns a complete HTML document; every text of the context is escaped."""
     return _templates().get_template(template).render(script=_script(), **context)
+
+
+def text(template: str, **context: Any) -> str:
+    """Returns text that is no HTML, such as a program; its values stand in it as they are."""
+    return _templates().get_template(template).render(**context)
 
 
 def _script() -> Markup:
@@ -35,14 +41,19 @@ def _sha256(text: str) -> str:
 def _templates() -> jinja2.Environment:
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader("kerasopt.report", "templates"),
-        autoescape=True,
+        autoescape=jinja2.select_autoescape(("html.j2",)),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     templates.filters.update({name: getattr(fmt, name) for name in _FORMATS})
-    templates.filters.update(code=_code, sha256=_sha256)
+    templates.filters.update(code=_code, sha256=_sha256, quoted=_quoted)
     return templates
+
+
+def _quoted(name: str) -> str:
+    """Returns a text as all four languages write it; they have JSON's quotes and escapes."""
+    return json.dumps(name, ensure_ascii=False)
 
 
 def _code(text: str) -> Markup:

@@ -17,6 +17,7 @@ from kerasopt.report._metrics import confusion_matrix
 from kerasopt.report._page import page
 from kerasopt.report._pareto import TradeOff, pareto
 from kerasopt.report._pictures import data_uri, is_small
+from kerasopt.report._snippets import snippets, taken
 
 _MAX_ROWS = 8
 _MAX_COLUMNS = 9
@@ -75,7 +76,17 @@ def _context(report: RunReport) -> dict[str, Any]:
         "files": _files(report),
         "pareto": pareto(_trade_offs(report.files), error),
         "standard_error": error,
+        **_snippets(report, shipped),
         "layers": layers(report.layers),
+    }
+
+
+def _snippets(report: RunReport, shipped: FileRow | None) -> dict[str, Any]:
+    if report.signature is None or shipped is None:
+        return {"snippets": []}
+    return {
+        "takes": taken(report.signature),
+        "snippets": snippets(shipped, report.signature, len(report.class_names)),
     }
 
 

@@ -46,6 +46,24 @@ REPORT = (
     ),
     Case(
         "report",
+        "Signature",
+        "result",
+        make=lambda: ko.report.Signature((8, 8, 3), "uint8", "uint8", 0.1, 128),
+        bad=(
+            (
+                {"input_shape": (8, 8), "input_dtype": "uint8", "output_dtype": "uint8"},
+                ValueError,
+                "`input_shape` must be",
+            ),
+            (
+                {"input_shape": (8, 8, 3), "input_dtype": "int8", "output_dtype": "uint8"},
+                ValueError,
+                "`input_dtype` must be one of",
+            ),
+        ),
+    ),
+    Case(
+        "report",
         "Mistake",
         "result",
         make=lambda: ko.report.Mistake(IMAGES[0].astype("uint8"), "cat", "dog", 0.9),
