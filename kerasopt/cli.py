@@ -13,6 +13,7 @@ from rich.table import Table
 
 from kerasopt import __version__
 from kerasopt._files import write_atomic
+from kerasopt._tables import export_rows, metadata_table, run_table
 from kerasopt._terminal import EXPECTED_ERRORS, quiet_libraries, training_progress
 from kerasopt._validation import check_choice, check_int
 
@@ -24,7 +25,6 @@ app = typer.Typer(
 )
 console = Console()
 
-_SHOWN_LABELS = 20
 _RECIPES = ("basic", "randaugment", "trivialaugment", "autoaugment", "augmix")
 
 Out = Annotated[pathlib.Path, typer.Option(help="Folder to write, which must not exist yet.")]
@@ -159,7 +159,7 @@ def export(
     mode = None if quantize == "none" else quantize
     result = export.to_tflite(loaded, target, quantize=mode, **options)
     table = Table(title=str(target), show_header=False)
-    for name, value in _rows(result):
+    for name, value in export_rows(result):
         table.add_row(name, value)
     console.print(table)
 
@@ -182,7 +182,7 @@ def inspect(
             f"output {lite.output_dtype} {lite.output_shape}"
         )
         metadata = read_metadata(file)
-        console.print(_metadata_table(metadata) if metadata else "No metadata.", highlight=False)
+        console.print(metadata_table(metadata) if metadata else "No metadata.", highlight=False)
 
 
 @app.command()
@@ -207,6 +207,56 @@ def benchmark(
         xnnpack=xnnpack,
     )
     console.print(report.table(), highlight=False, soft_wrap=True, markup=False)
+
+
+@app.command()
+def diff(
+    a: Annotated[pathlib.Path, typer.Argument(help="A .keras or .tflite file.")],
+    b: Annotated[pathlib.Path, typer.Argument(help="Another one, of the same inputs.")],
+    data: Annotated[pathlib.Path, typer.Argument(help="A folder of photos.")],
+    samples: Annotated[int, typer.Option(help="Photos on which layers are compared.")] = 16,
+    tolerance: Annotated[
+        float, typer.Option(help="Relative error from which a layer counts as parted.")
+    ] = 0.2,
+) -> None:
+    """Show where two models or files part, layer by layer and photo by photo."""
+    from kerasopt import profiling
+
+    found = profiling.diff(a, b, data, samples=samples, tolerance=tolerance)
+    console.print(found.table(), highlight=False, soft_wrap=True, markup=False)
+
+
+@app.command()
+def report(
+    runs: Annotated[
+        list[pathlib.Path],
+        typer.Argument(help="Folders of runs; the others are compared with the first."),
+    ],
+    out: Annotated[
+        pathlib.Path | None, typer.Option(help="The page that compares several runs.")
+    ] = None,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page.")] = False,
+) -> None:
+    """Compare runs on one page, or say where the report of a single run is."""
+    from kerasopt import report as reports
+
+    if len(runs) > 1:
+        page = reports.write_comparison(runs, out or pathlib.Path("comparison.html"))
+    elif out is not None:
+        raise ValueError(
+            "`out` must be left out with a single run, whose page is its report.html. "
+            f"Received: out={str(out)!r}. Name more runs to compare."
+        )
+    else:
+        page = runs[0] / "report.html"
+        if not page.is_file():
+            raise ValueError(
+                "`runs` must be folders of runs. "
+                f"Received: {str(runs[0])!r}, which has no report.html. `kerasopt train` writes it."
+            )
+    console.print(str(page), highlight=False, soft_wrap=True, markup=False)
+    if open_page:
+        typer.launch(str(page))
 
 
 @app.command()
@@ -290,59 +340,13 @@ def _some_photos(directory: pathlib.Path, count: int, seed: int) -> list[pathlib
 
 
 def _finish(metrics: dict[str, Any], folder: pathlib.Path) -> None:
-    table = Table(title=f"{folder}: {len(metrics['class_names'])} classes")
-    for heading in ("file", "KiB", "gzip KiB", "accuracy", "Keras", "agreement", "ms, 1 thread"):
-        table.add_column(heading, justify="left" if heading == "file" else "right")
-    for kind, row in metrics["files"].items():
-        table.add_row(
-            "model.tflite (int8)" if kind == "int8" else kind,
-            f"{row['size'] / 1024:,.0f}",
-            f"{row['gzip_size'] / 1024:,.0f}",
-            f"{row['accuracy']:.1%}",
-            f"{row['keras_accuracy']:.1%}",
-            f"{row['agreement']:.1%}",
-            f"{row['milliseconds'][1]:.2f}",
-        )
-    console.print(table)
+    console.print(run_table(metrics, folder))
     for note in metrics["notes"]:
         console.print(f"[dim]{note}[/dim]")
     console.print(
         f"Trained in {metrics['training_seconds']:.0f} s. Report: {folder / 'report.html'}"
     )
     console.print(f"Drop photos on it: kerasopt serve {folder}", highlight=False, soft_wrap=True)
-
-
-def _metadata_table(metadata: Any) -> Table:
-    table = Table(title="metadata", title_justify="left", show_header=False)
-    for name in ("name", "description", "version", "author", "license"):
-        if getattr(metadata, name):
-            table.add_row(name, escape(getattr(metadata, name)))
-    if metadata.normalization:
-        table.add_row("normalization", f"(pixel - {metadata.mean}) / {metadata.std}")
-    if metadata.score_calibration is not None:
-        table.add_row("scores", f"calibrated, {metadata.score_transformation}")
-    if metadata.labels is not None:
-        names = list(metadata.labels[:_SHOWN_LABELS])
-        names += ["..."] if len(metadata.labels) > _SHOWN_LABELS else []
-        table.add_row("labels", f"{len(metadata.labels)}: {escape(', '.join(names))}")
-    return table
-
-
-def _rows(result: Any) -> list[tuple[str, str]]:
-    rows = [
-        ("size", f"{result.size:,} bytes, {result.gzip_size:,} gzipped"),
-        ("input", result.input_dtype),
-        ("output", result.output_dtype),
-        ("operators", f"{len(result.operators)}: {', '.join(sorted(set(result.operators)))}"),
-    ]
-    if result.samples:
-        rows.append(("agreement", f"{result.agreement:.2%} of {result.samples} inputs"))
-        rows.append(("largest difference", f"{result.max_error:.4g}"))
-    else:
-        rows.append(("verified", "no: pass --data with photos"))
-    if result.accuracy is not None:
-        rows.append(("accuracy", f"{result.accuracy:.2%}, {result.keras_accuracy:.2%} in Keras"))
-    return rows
 
 
 def main() -> None:

@@ -16,7 +16,17 @@ import kerasopt as ko
 from kerasopt.cli import app
 from tests.models import small_cnn, stripes
 
-COMMANDS = ("demo", "train", "export", "inspect", "benchmark", "serve", "preview")
+COMMANDS = (
+    "demo",
+    "train",
+    "export",
+    "inspect",
+    "benchmark",
+    "diff",
+    "report",
+    "serve",
+    "preview",
+)
 COMMAND = pathlib.Path(sys.executable).parent / "kerasopt"
 
 
@@ -213,6 +223,23 @@ def test_benchmark_threads(tmp_path):
     assert "`threads` must be numbers like 1,2" in error_of(
         "benchmark", "x.tflite", "--threads", "two"
     )
+
+
+@pytest.mark.slow
+def test_diff_of_a_model_and_its_file(photos, backbone, tmp_path):
+    model = keras.models.load_model(backbone)
+    x, _ = stripes(32)
+    ko.export.to_tflite(model, tmp_path / "m.tflite", quantize="int8", representative_data=x)
+    shown = call("diff", backbone, tmp_path / "m.tflite", photos, "--samples", 8).stdout
+    expected = ko.profiling.diff(backbone, tmp_path / "m.tflite", photos, samples=8)
+    assert shown.rstrip("\n") == expected.table()
+
+
+def test_bad_diffs(photos, tmp_path):
+    assert "no.keras" in error_of("diff", tmp_path / "no.keras", tmp_path / "b.tflite", photos)
+    small_cnn().save(tmp_path / "a.keras")
+    message = error_of("diff", tmp_path / "a.keras", tmp_path / "a.keras", photos, "--samples", 0)
+    assert "`samples` must be an integer >= 1" in message
 
 
 def preview(photos, out, *more):

@@ -1,5 +1,6 @@
-"""One self-contained HTML page that tells a training run, and its two figures on their own."""
+"""Self-contained HTML pages that tell a run and compare several, and two figures on their own."""
 
+from kerasopt.report._comparison import write_comparison
 from kerasopt.report._data import Event, FileRow, Flip, Mistake, RunReport, Signature
 from kerasopt.report._environment import environment
 from kerasopt.report._figures import plot_confusion, plot_history
@@ -18,5 +19,6 @@ __all__ = [
     "plot_confusion",
     "plot_history",
     "render",
+    "write_comparison",
     "write_report",
 ]

@@ -22,11 +22,15 @@ _FRACTIONS = ("sparsity", "trainable_fraction")
 
 @dataclass(frozen=True)
 class Curve:
-    """One line: `epochs` are positions on the axis, `values` may hold NaN."""
+    """One line: `epochs` are positions on the axis, `values` may hold NaN.
+
+    The role gives the colour, and the name where there is no label.
+    """
 
     role: str
     epochs: tuple[float, ...]
     values: tuple[float, ...]
+    label: str = ""
 
     @property
     def finite(self) -> list[tuple[float, float]]:
@@ -111,6 +115,7 @@ def geometry(panel: Panel, end: float, *, max_ticks: int = 5) -> dict:
 
 def _line(panel: Panel, curve: Curve, place: _Place, *, dots: bool) -> dict:
     path, pen_down, points = [], False, []
+    name = curve.label or curve.role
     for epoch, value in zip(curve.epochs, curve.values, strict=True):
         if not math.isfinite(value):
             pen_down = False
@@ -118,10 +123,11 @@ def _line(panel: Panel, curve: Curve, place: _Place, *, dots: bool) -> dict:
         x, y = place(epoch, value)
         path.append(f"{'L' if pen_down else 'M'}{x:g} {y:g}")
         pen_down = True
-        points.append((x, y, f"epoch {epoch:g}, {curve.role}: {panel.text(value)}"))
+        points.append((x, y, f"epoch {epoch:g}, {name}: {panel.text(value)}"))
     last = panel.text(curve.finite[-1][1]) if curve.finite else fmt.MISSING
     return {
         "role": curve.role,
+        "label": name,
         "path": "".join(path),
         "points": points,
         "quiet": not dots and len(points) > 1,  # there to be asked, not to be seen

@@ -70,6 +70,35 @@ def times(ratio: float) -> str:
     return f"{ratio:.1f}×" if ratio < 10 else f"{ratio:.0f}×"
 
 
+def change(value: float, base: float) -> str:
+    r"""Returns how much larger or smaller a value is than another one.
+
+    >>> change(75, 100)
+    '−25\u202f%'
+    """
+    if not base:
+        return MISSING
+    rounded = round(100 * (value / base - 1))
+    return f"{'+' if rounded > 0 else '−' if rounded < 0 else '±'}{abs(rounded)}{NARROW}%"
+
+
+def duration(seconds: float | None) -> str:
+    r"""Returns a time in the two units that count.
+
+    >>> duration(71.4), duration(3725)
+    ('1\u202fmin 11\u202fs', '1\u202fh 2\u202fmin')
+    """
+    if seconds is None:
+        return MISSING
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}{NARROW}s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes}{NARROW}min {rest}{NARROW}s"
+    return f"{minutes // 60}{NARROW}h {minutes % 60}{NARROW}min"
+
+
 def integer(value: int | None) -> str:
     r"""Returns a whole number with its thousands apart.
 

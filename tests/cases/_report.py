@@ -1,9 +1,19 @@
 """The cases of `ko.report`."""
 
+import pathlib
+import tempfile
+
 import numpy as np
 
 import kerasopt as ko
 from tests.cases._case import IMAGES, Case, file_row, photos, run_report
+from tests.comparison_runs import metrics, write
+
+
+def _run():
+    """A folder of a run, made anew."""
+    return write(pathlib.Path(tempfile.mkdtemp()) / "run", metrics())
+
 
 REPORT = (
     Case(
@@ -136,6 +146,24 @@ REPORT = (
         bad=(({"history": {}}, ValueError, "`history` must hold at least one metric"),),
     ),
     Case("report", "render", "function", make=lambda: ko.report.render(run_report())),
+    Case(
+        "report",
+        "write_comparison",
+        "function",
+        make=lambda: ko.report.write_comparison([_run(), _run()], photos() / "comparison.html"),
+        bad=(
+            (
+                lambda: ko.report.write_comparison([], "comparison.html"),
+                ValueError,
+                "`runs` must be 2 to 8 folders of runs",
+            ),
+            (
+                lambda: ko.report.write_comparison(["no/such", "run"], "comparison.html"),
+                ValueError,
+                "`runs` must be folders of runs, each with a metrics.json",
+            ),
+        ),
+    ),
     Case(
         "report",
         "write_report",
