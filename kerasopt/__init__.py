@@ -10,7 +10,7 @@ The rooms, in the order in which a model meets them:
 - `ko.distillation`: a teacher's knowledge for a smaller student, as one callback.
 - `ko.export`: a TFLite file, run beside the Keras model it came from.
 - `ko.profiling`: parameters, zeros, distinct values, bytes and MACs, layer by layer.
-- `ko.report`: one HTML page that tells a run.
+- `ko.report`: an HTML page that tells a run, and one that compares several.
 - `ko.serving`: an exported file in the browser, on a local page.
 - `ko.callbacks`: every callback again, in one place.
 - `ko.training`: the session that lets callbacks change a compiled train step, and undo it.

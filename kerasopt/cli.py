@@ -220,9 +220,18 @@ def diff(
     ] = 0.2,
 ) -> None:
     """Show where two models or files part, layer by layer and photo by photo."""
-    from kerasopt import profiling
+    from kerasopt import export, profiling
 
-    found = profiling.diff(a, b, data, samples=samples, tolerance=tolerance)
+    files = [file for file in (a, b) if file.suffix == ".tflite" and file.is_file()]
+    labels = [metadata.labels for metadata in map(export.read_metadata, files) if metadata]
+    found = profiling.diff(
+        a,
+        b,
+        data,
+        samples=samples,
+        tolerance=tolerance,
+        class_names=next(filter(None, labels), None),
+    )
     console.print(found.table(), highlight=False, soft_wrap=True, markup=False)
 
 

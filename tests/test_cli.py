@@ -229,9 +229,14 @@ def test_benchmark_threads(tmp_path):
 def test_diff_of_a_model_and_its_file(photos, backbone, tmp_path):
     model = keras.models.load_model(backbone)
     x, _ = stripes(32)
-    ko.export.to_tflite(model, tmp_path / "m.tflite", quantize="int8", representative_data=x)
+    names = [f"class_{i}" for i in range(4)]
+    ko.export.to_tflite(
+        model, tmp_path / "m.tflite", quantize="int8", representative_data=x, labels=names
+    )
     shown = call("diff", backbone, tmp_path / "m.tflite", photos, "--samples", 8).stdout
-    expected = ko.profiling.diff(backbone, tmp_path / "m.tflite", photos, samples=8)
+    expected = ko.profiling.diff(
+        backbone, tmp_path / "m.tflite", photos, samples=8, class_names=names
+    )
     assert shown.rstrip("\n") == expected.table()
 
 

@@ -3,9 +3,11 @@
 import re
 import shutil
 
+import numpy as np
 import pytest
 
 from kerasopt import report as kr
+from tests.comparison_runs import better, metrics, write
 from tests.report_page import SCRIPT, row, sample
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
@@ -216,3 +218,71 @@ def test_no_width_scrolls_sideways_also_when_a_value_is_said(open_page, width):
             assert box["x"] >= 0
             assert box["x"] + box["width"] <= width
             assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_a_trade_off_is_said_by_the_nearest_file(page):
+    plot = page.locator("#pareto .plot").first
+    tip = plot.locator(".tip")
+    plot.scroll_into_view_if_needed()
+    box = plot.bounding_box()
+    dot = plot.locator(".dot.shipped").bounding_box()
+    page.mouse.move(dot["x"] + 12, dot["y"] - 9)
+    said = " ".join(tip.locator("p").all_inner_texts()).replace("\u202f", " ")
+    assert said == "int8, shipped accuracy 87.5 %, 3.42 MiB 14.3 ms with 1 thread"
+    page.mouse.move(box["x"] + box["width"] * 0.9, box["y"] + 20)
+    assert tip.locator("p").first.inner_text() == "float32"
+
+
+def names_that_meet(page):
+    """Returns the names in plots that cover each other, as they are painted."""
+    return page.evaluate("""() => [...document.querySelectorAll(".plot")].flatMap(plot => {
+      const names = [...plot.querySelectorAll(".name")].map(e => [e, e.getBoundingClientRect()]);
+      return names.flatMap(([a, p], i) => names.slice(i + 1)
+        .filter(([, q]) => p.left < q.right && q.left < p.right)
+        .filter(([, q]) => p.top < q.bottom && q.top < p.bottom)
+        .map(([b]) => `${a.textContent} over ${b.textContent}`));
+    })""")
+
+
+@pytest.mark.parametrize("width", [320, 360, 768, 1280])
+def test_names_in_plots_do_not_cover_each_other(open_page, width):
+    kinds = ("float32", "float16", "dynamic", "int8")
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        files = tuple(
+            row(
+                name=kind,
+                kind=kind,
+                shipped=kind == "int8",
+                size=int(rng.integers(10**5, 10**7)),
+                accuracy=float(rng.uniform(0.85, 0.9)),
+                milliseconds={1: float(rng.uniform(1, 9))},
+            )
+            for kind in kinds
+        )
+        html = kr.render(sample(files=files))
+        page = open_page(html, viewport={"width": width, "height": 800})
+        assert page.locator("#pareto .name").count() >= 4
+        assert names_that_meet(page) == []
+
+
+@pytest.mark.parametrize("width", [360, 390, 1280])
+def test_the_comparison_works_at_every_width(open_page, tmp_path, width):
+    runs = [write(tmp_path / f"run_{i}", better() if i % 2 else metrics()) for i in range(8)]
+    html = kr.write_comparison(runs, tmp_path / "c.html").read_text("utf-8")
+    page = open_page(html, viewport={"width": width, "height": 800}, color_scheme="dark")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert names_that_meet(page) == []
+    page.locator("#run-table th button", has_text="File").click()
+    assert names(page, "#run-table")[0].startswith("B")
+    plot = page.locator("#curves .plot").first
+    plot.focus()
+    said = plot.locator(".tip p").all_inner_texts()
+    assert len(said) == 8
+    assert said[1].replace("\u202f", " ") == "epoch 2, B run_1: 80.0 %"
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    colours = page.evaluate(
+        "[...document.querySelectorAll('#runs .pin')].map(e => getComputedStyle(e).backgroundColor)"
+    )
+    assert len(set(colours)) == 8
+    assert page.said == []
