@@ -179,7 +179,7 @@ def test_code_is_copied(open_page, allowed):
     page = open_page(kr.render(sample(signature=SIGNATURE)))
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     if not allowed:
-        page.evaluate("navigator.clipboard.writeText = () => Promise.reject(new Error('no'))")
+        page.evaluate("void (navigator.clipboard.writeText = () => Promise.reject(new Error()))")
     button = page.locator("#code .copy").first
     button.click()
     page.wait_for_function("document.querySelector('.copy').textContent === 'Copied'")
@@ -218,6 +218,16 @@ def test_no_width_scrolls_sideways_also_when_a_value_is_said(open_page, width):
             assert box["x"] >= 0
             assert box["x"] + box["width"] <= width
             assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_the_pins_of_all_kinds_of_events_are_painted_in_their_colours(open_page):
+    kinds = ("unfreeze", "prune", "quantize", "other")
+    page = open_page(kr.render(sample(events=tuple(kr.Event(1.0, k, k) for k in kinds))))
+    colours = page.evaluate(
+        "[...document.querySelectorAll('.pins .pin')].map(e => getComputedStyle(e).backgroundColor)"
+    )
+    assert len(set(colours)) == 4
+    assert "rgba(0, 0, 0, 0)" not in colours
 
 
 def test_a_trade_off_is_said_by_the_nearest_file(page):

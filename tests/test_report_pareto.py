@@ -91,6 +91,12 @@ def test_what_is_only_chance_does_not_fill_the_axis():
     assert highest == (0, "100.0\u202f%")  # more than all is not on the axis
 
 
+def test_a_name_gives_way_where_another_order_leaves_room_for_both():
+    spots = [Spot(22, 37, "int8"), Spot(41, 28, "float16"), Spot(21.7, 30, "dynamic")]
+    assert all(place_labels(spots))
+    assert place_labels(spots[:2])[1] == "above"  # which would cover the third
+
+
 def test_points_on_top_of_each_other_share_a_name():
     files = [file("float32", 4096, 0.9), file("float16", 4097, 0.9), file("int8", 1024, 0.9)]
     names = [name["text"] for name in pareto(files)[0]["names"]]

@@ -8,6 +8,7 @@ _WIDTHS = (200.0, 260.0, 360.0, 500.0, 800.0, 1060.0)
 _HEIGHTS = (210.0, 250.0)
 _CHARACTER, _LINE = 7.2, 16.0
 _DOT, _GAP, _MARGIN = 6.0, 10.0, 8.0
+_MOST_TRIED = 12  # points for which more than one order is tried
 # Above a point of the front nothing is drawn.
 _SIDES = ("above", "right", "below", "left", "above-left", "above-right")
 
@@ -38,18 +39,29 @@ class _Box(NamedTuple):
 def place_labels(spots: Sequence[Spot]) -> list[str]:
     """Returns the side of each point on which its name stands, `""` where there is no room.
 
-    The first points choose first. A name covers no other name and no point.
+    The first points choose first, unless another order leaves room for more names. A name covers
+    no other name and no point.
 
     >>> place_labels([Spot(50, 50, "int8"), Spot(51, 50, "float32")])
     ['above', 'right']
     """
-    chosen: list[str] = []
-    for index, spot in enumerate(spots):
+    best = _place(spots, range(len(spots)))
+    for first in range(len(spots)):  # another one may leave room for more
+        if all(best) or len(spots) > _MOST_TRIED:
+            break
+        order = [first, *(i for i in range(len(spots)) if i != first)]
+        best = max(best, _place(spots, order), key=lambda sides: sum(map(bool, sides)))
+    return best
+
+
+def _place(spots: Sequence[Spot], order: Sequence[int]) -> list[str]:
+    chosen: dict[int, str] = {}
+    for index in order:
         others = [*spots[:index], *spots[index + 1 :]]
-        placed = [(s, side) for s, side in zip(spots, chosen, strict=False) if side]
-        free = (side for side in _SIDES if _is_free(spot, side, placed, others))
-        chosen.append(next(free, ""))
-    return chosen
+        placed = [(spots[i], side) for i, side in chosen.items() if side]
+        free = (side for side in _SIDES if _is_free(spots[index], side, placed, others))
+        chosen[index] = next(free, "")
+    return [chosen[index] for index in range(len(spots))]
 
 
 def _is_free(

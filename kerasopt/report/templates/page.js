@@ -144,7 +144,7 @@ function makeCopy(code) {
     button.textContent = (await copied(code.querySelector("code"))) ? "Copied" : "Press Ctrl-C";
     setTimeout(() => (button.textContent = "Copy"), 2000);
   });
-  code.append(button);
+  code.prepend(button);
 }
 
 /** Copies; where the browser forbids it the text is at least selected. */
