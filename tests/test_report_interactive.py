@@ -220,6 +220,28 @@ def test_no_width_scrolls_sideways_also_when_a_value_is_said(open_page, width):
             assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+@pytest.mark.parametrize("compare", [False, True])
+def test_nothing_is_cut_off_on_paper(open_page, tmp_path, compare):
+    """A4 with the page's margins is 688 pixels wide; what is wider would be cut or shrunk."""
+    if compare:
+        runs = [write(tmp_path / f"run_{i}", metrics()) for i in range(8)]
+        html = kr.write_comparison(runs, tmp_path / "c.html").read_text("utf-8")
+    else:
+        kinds = ("float32", "float16", "dynamic", "int8")
+        times = {1: 12.5, 2: 8.25, 4: 6.125}
+        files = tuple(
+            row(name=f"{kind}.tflite", kind=kind, shipped=kind == "int8", milliseconds=times)
+            for kind in kinds
+        )
+        html = kr.render(sample(files=files, layers=LAYERS, signature=SIGNATURE))
+    page = open_page(html, viewport={"width": 688, "height": 1000})
+    page.emulate_media(media="print")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 688
+    for table in page.locator("table.numbers").all():
+        box = table.bounding_box()
+        assert box["x"] + box["width"] <= 688 + 1
+
+
 def test_the_pins_of_all_kinds_of_events_are_painted_in_their_colours(open_page):
     kinds = ("unfreeze", "prune", "quantize", "other")
     page = open_page(kr.render(sample(events=tuple(kr.Event(1.0, k, k) for k in kinds))))
