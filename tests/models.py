@@ -3,6 +3,9 @@
 import keras
 import numpy as np
 
+WIDER = 2001 / 2000
+"""An 8-bit range of activations, by what it saw."""
+
 
 def small_cnn(size=12, channels=3, classes=4, seed=0):
     """Conv-BN-ReLU, depthwise, residual addition, pooling and a dense head: all int8 rules."""

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from kerasopt.quantization import fake_quantize, fake_quantize_kernel
-from kerasopt.quantization._fake_quant import away_from_zero_level
+from kerasopt.quantization._fake_quant import away_from_zero_level, tie_to_even
 
 kernels = hnp.arrays(np.float32, (3, 2, 4), elements=st.floats(-3, 3, width=16), fill=st.nothing())
 
@@ -99,5 +99,19 @@ def test_averages_of_four_levels_round_away_from_int8_zero(low, high):
     expected = np.trunc(expected / 4)
     average = ((levels - zero) * step).mean(axis=1).astype("float32")
     shifted = away_from_zero_level(average, np.float32(low), np.float32(high))
+    found = np.round(fake_quantize(shifted, low, high).numpy() / step + zero)
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("count", [4, 16, 200])
+@pytest.mark.parametrize(("low", "high"), [(0.0, 2.55), (-1.28, 1.27), (-0.55, 2.0)])
+def test_means_round_ties_to_even_int8_values(low, high, count):
+    """TFLite's rule in integers: sum of levels / n, ties to even."""
+    step = (high - low) / 255
+    zero = np.round(-low / step) - 128
+    levels = np.random.default_rng(0).integers(-128, 128, (500, count))
+    expected = np.round(levels.mean(axis=1))
+    mean = ((levels - zero) * step).mean(axis=1).astype("float32")
+    shifted = tie_to_even(mean, np.float32(low), np.float32(high))
     found = np.round(fake_quantize(shifted, low, high).numpy() / step + zero)
     np.testing.assert_array_equal(found, expected)

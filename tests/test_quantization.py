@@ -14,7 +14,7 @@ from kerasopt.quantization import (
     is_quantization_aware,
     quantize_aware,
 )
-from tests.models import compiled, small_cnn, stripes
+from tests.models import WIDER, compiled, small_cnn, stripes
 
 
 def layer_names(model, kind):
@@ -81,24 +81,24 @@ def test_ranges_start_from_the_first_batch_and_inputs_are_whole_pixels(trained):
     low, high = model.get_layer("rescale_range").range_value()
     assert low == 0.0
     assert high == pytest.approx(x.max() / 255, abs=0.02)
-    assert model.get_layer("block1_relu_range").range_value()[1] <= 6.0
+    assert model.get_layer("block1_relu_range").range_value()[1] <= 6.0 * WIDER
 
 
 def test_moving_average_of_a_range():
     layer = FakeQuantize(momentum=0.5)
     layer(np.array([[-1.0, 3.0]], "float32"), training=True)
-    assert layer.range_value() == (-1.0, 3.0)
+    assert layer.range_value() == pytest.approx((-WIDER, 3.0 * WIDER))
     layer(np.array([[0.0, 1.0]], "float32"), training=True)
-    assert layer.range_value() == (-0.5, 2.0)
+    assert layer.range_value() == pytest.approx((-0.5 * WIDER, 2.0 * WIDER))
     layer(np.array([[0.0, 9.0]], "float32"), training=False)
-    assert layer.range_value() == (-0.5, 2.0)
+    assert layer.range_value() == pytest.approx((-0.5 * WIDER, 2.0 * WIDER))
 
 
 def test_sites_share_the_widest_range():
     layer = FakeQuantize(num_sites=2, momentum=0.0)
     layer(np.array([[-1.0, 1.0]], "float32"), site=0, training=True)
     layer(np.array([[0.0, 4.0]], "float32"), site=1, training=True)
-    assert layer.range_value() == (-1.0, 4.0)
+    assert layer.range_value() == pytest.approx((-WIDER, 4.0 * WIDER))
 
 
 def test_concatenation_shares_one_range():
@@ -295,21 +295,6 @@ def test_all_callbacks_in_one_fit_then_a_clean_one():
 def test_not_built():
     with pytest.raises(ValueError, match="needs a model that is built"):
         quantize_aware(keras.Sequential([keras.layers.Dense(2)]))
-
-
-def test_not_functional():
-    class Subclassed(keras.Model):
-        def __init__(self):
-            super().__init__()
-            self.dense = keras.layers.Dense(2)
-
-        def call(self, inputs):
-            return self.dense(inputs)
-
-    model = Subclassed()
-    model(np.ones((1, 3), "float32"))
-    with pytest.raises(ValueError, match="whose graph Keras does not know"):
-        quantize_aware(model)
 
 
 def test_quantized_twice():

@@ -11,7 +11,7 @@ from PIL import Image
 import kerasopt as ko
 from kerasopt.quantization import FakeQuantize, calibrate, fake_quantize, quantize_aware
 from kerasopt.quantization import _observers as observers
-from tests.models import small_cnn, stripes
+from tests.models import WIDER, small_cnn, stripes
 
 X, Y = stripes(64)
 
@@ -48,7 +48,9 @@ def error_of(x, low, high, num_bits=8):
 def test_minmax_is_that_of_the_data():
     x, model = samples(), identity()
     found = calibrate(model, x, "minmax")
-    assert found.ranges["same_range"] == (x.min(), x.max()) == ranges_of(model)["same_range"]
+    expected = pytest.approx((x.min() * WIDER, x.max() * WIDER))
+    assert found.ranges["same_range"] == expected
+    assert ranges_of(model)["same_range"] == found.ranges["same_range"]
     assert (found.observer, found.num_samples) == ("minmax", 96)
 
 
@@ -56,7 +58,7 @@ def test_moving_average_is_the_mean_of_the_batches():
     x = samples()
     expected = [[b.min(), b.max()] for b in np.split(x, 3)]
     found = calibrate(identity(), x).ranges["same_range"]
-    np.testing.assert_allclose(found, np.mean(expected, axis=0), rtol=1e-5)
+    np.testing.assert_allclose(found, np.mean(expected, axis=0) * WIDER, rtol=1e-5)
 
 
 @pytest.mark.slow
@@ -205,7 +207,8 @@ def test_models_of_several_inputs(by_name):
     model = aware(keras.Model([a, b], keras.layers.Add(name="sum")([a, b])))
     one, two = np.random.default_rng(0).normal(size=(2, 64, 4)).astype("float32")
     data = {"a": one, "b": two} if by_name else [one, two]
-    expected = pytest.approx((float((one + two).min()), float((one + two).max())))
+    ends = (one + two).min() * WIDER, (one + two).max() * WIDER
+    expected = pytest.approx(ends)
     assert calibrate(model, data, "minmax").ranges["sum_range"] == expected
     labelled = [(data, np.zeros(64))]
     assert calibrate(model, labelled, "minmax").ranges["sum_range"] == expected

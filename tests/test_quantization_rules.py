@@ -322,10 +322,7 @@ def test_the_file_computes_what_the_model_computes(name, tmp_path):
     np.testing.assert_array_equal(loaded(x, training=False), model(x, training=False))
     file = ko.export.to_tflite(loaded, quantize="int8")
     report = ko.export.compare_operations(loaded, file.content, x, samples=16)
-    # Normal noise has products and means that lie halfway between two levels; to which side they
-    # fall is the last bit of a scale, which the number of threads decides.
-    assert report.faults(min_equal=0.85) == []
-    assert np.mean([match.equal for match in report.operations]) > 0.98
+    assert report.faults() == []
     assert len(report.operations) >= 2
     if not islands:
         assert file.operators.count("DEQUANTIZE") == 1

@@ -30,12 +30,12 @@ _LARGEST_BIAS = 2**30
 ROUND_TWICE = {
     "BATCH_MATMUL": 0.98,
     "DEPTHWISE_CONV_2D 1x1": 0.98,
+    "HARD_SWISH": 0.98,
     "RESIZE_BILINEAR": 0.97,
-    "RSQRT": 0.95,
 }
-"""Operators whose kernels round once more than their formula: products of activations and roots in
-fixed point, the offset of a map per channel to 1/127 of an input step, weights of an
-interpolation to 1/1024."""
+"""Operators whose kernels round once more than their formula: products of activations to a fraction
+of a step, the offset of a map per channel to 1/127 of an input step, hard SiLU in 16-bit fixed
+point, weights of an interpolation to 1/1024."""
 
 
 @dataclasses.dataclass(frozen=True)

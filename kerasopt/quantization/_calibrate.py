@@ -86,9 +86,9 @@ def calibrate(
         >>> import keras, numpy as np, kerasopt as ko
         >>> model = keras.Sequential([keras.Input((2,)), keras.layers.ReLU(name="relu")])
         >>> aware = ko.quantization.quantize_aware(model)
-        >>> found = calibrate(aware, np.array([[-4.0, 1.0], [0.0, 3.0]]))
-        >>> found.ranges["relu_range"]
-        (0.0, 3.0)
+        >>> found = calibrate(aware, np.array([[-4.0, 1.0], [0.0, 4.0]]))
+        >>> [round(end, 3) for end in found.ranges["relu_range"]]
+        [0.0, 4.002]
 
     Reference:
         Wu et al., Integer Quantization for Deep Learning Inference: Principles and Empirical

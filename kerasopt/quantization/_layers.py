@@ -10,6 +10,7 @@ from kerasopt.quantization._fake_quant import (
     check_num_bits,
     fake_quantize,
     symmetric_range,
+    tie_to_even,
     tie_upwards,
 )
 
@@ -27,7 +28,9 @@ class FakeQuantize(keras.layers.Layer):
 
         average = keep * average + (1 - keep) * batch,  keep = min(momentum, n / (n + 1))
 
-    which is the mean of the first batches and then a moving average. Before the first batch the
+    which is the mean of the first batches and then a moving average. An 8-bit range of activations
+    is 1/2000 wider at both ends, so that values on the grid of what was seen do not lie exactly
+    halfway between two levels, where nobody can say to which they go. Before the first batch the
     layer is the identity. A tensor that was never anything but zero gets the range 0 to 1.
 
     Args:
@@ -40,15 +43,16 @@ class FakeQuantize(keras.layers.Layer):
             is a pixel.
         num_bits: 2 to 16. Default 8.
         symmetric: whether the range is widened until its zero point is 0.
-        frozen: whether the range stays as it is in training. May be set later; a compiled step
-            has to be traced anew then.
+        frozen: whether the range stays as it is in training. May be set later, also by `freeze`; a
+            compiled step has to be traced anew then.
         name: name of the layer.
 
     Call arguments:
         inputs: float tensor of any shape.
         site: which call site, 0 to `num_sites - 1`; -1 uses the range and does not watch.
         pooled: the input is an average pooling, whose ties round away from integer zero; `"up"`
-            for an interpolation, whose ties round up.
+            for an interpolation, whose ties round up; `"even"` for a mean in the range of what it
+            is the mean of, whose ties round to even integers.
         training: whether to update the range.
 
     Raises:
@@ -81,7 +85,7 @@ class FakeQuantize(keras.layers.Layer):
         self.role = role
         self.num_bits = check_num_bits(num_bits)
         self.symmetric = bool(symmetric)
-        self.frozen, self._froze_a_range = bool(frozen), False
+        self.frozen = bool(frozen)
         self.supports_masking = True
         self.minimum = self._add_state("minimum")
         self.maximum = self._add_state("maximum")
@@ -109,13 +113,18 @@ class FakeQuantize(keras.layers.Layer):
         high = tf.maximum(high, low + 1e-6)
         x = inputs
         if pooled:
-            shift = tie_upwards if pooled == "up" else away_from_zero_level
+            shift = {"up": tie_upwards, "even": tie_to_even}.get(str(pooled), away_from_zero_level)
             x = shift(inputs, low, high, num_bits=self.num_bits)
         # The gradient of `where` costs as much as all else of the layer.
-        if watching or self.fixed_range is not None or (self.frozen and self._froze_a_range):
+        if watching or ((self.frozen or self.fixed_range) and self._has_range_now()):
             return fake_quantize(x, low, high, num_bits=self.num_bits)
         quantized = fake_quantize(x, low, high, num_bits=self.num_bits)
         return tf.where(tf.reduce_max(tf.convert_to_tensor(self.seen)) > 0.0, quantized, inputs)
+
+    def _has_range_now(self) -> bool:
+        """Tells the same while a step is traced, of the values that the variables have then."""
+        with tf.init_scope():
+            return self.has_range
 
     @property
     def has_range(self) -> bool:
@@ -133,7 +142,7 @@ class FakeQuantize(keras.layers.Layer):
                 f"{self.name!r} must have seen data before its range is frozen. Received: none. "
                 "Call the model with training=True, or calibrate it, first."
             )
-        self.frozen = self._froze_a_range = True
+        self.frozen = True
 
     def range_value(self) -> tuple[float, float]:
         """Returns the range as two floats, `(0.0, 0.0)` before the first training batch."""
@@ -163,6 +172,8 @@ class FakeQuantize(keras.layers.Layer):
             high = tf.reduce_max(tf.convert_to_tensor(self.maximum))
             if self.role == "input":
                 low, high = _whole_pixels(low, high)
+            elif self.num_bits == 8 and not self.symmetric:
+                low, high = low * _STRETCH, high * _STRETCH
             high = tf.where(high - low < _NARROWEST, 1.0, high)
             if self.num_bits == 8 and not self.symmetric:
                 low, high = _off_ties(low, high)
@@ -209,6 +220,15 @@ class FakeQuantize(keras.layers.Layer):
 
 _NARROWEST = 1e-6
 """What is narrower was never anything but zero, and any range holds it."""
+
+_STRETCH = 2001.0 / 2000.0
+"""How much wider than what it saw an 8-bit range of activations is.
+
+What an operation makes of int8 inputs lies on a grid, and so do the ends of its range: the ends of
+a mean of 8 values are `n` eighths of an input step apart, and its levels `n / 255` of that. When
+`n` and 510 have a divisor in common, some values of the grid, up to every second, lie exactly
+halfway between two levels, and the last bit of a float decides to which they go. Stretched, they
+lie off the middle by far more than float32 errs, and next to none of the others comes there."""
 
 
 def _batch_range(x: Any) -> tuple[Any, Any]:

@@ -71,6 +71,7 @@ class Plan:
         self._grid: dict[int, Range] = {}  # tensor id -> the range it lies on
         self._open: set[int] = set()  # ids of tensors inside a group, which never exist in the file
         self._relus: dict[tuple[int, str, Any], Range] = {}
+        self._means: list[Node] = []
         self._selected = selected
         if not any(selected(node.op) for node in graph.nodes):
             return
@@ -81,6 +82,7 @@ class Plan:
         for node in graph.nodes:
             self._place(node)
         self._number_sites()
+        self._mark_means()
 
     def _place(self, node: Node) -> None:
         if not any(_is_float(tensor) for tensor in node.outputs):
@@ -146,8 +148,10 @@ class Plan:
     def _place_sum(self, node: Node, rule: Rule) -> None:  # noqa: ARG002
         self._end_group(node)
 
-    def _place_own(self, node: Node, rule: Rule) -> None:  # noqa: ARG002
+    def _place_own(self, node: Node, rule: Rule) -> None:
         self._own(node)
+        if rule.ties:
+            self._means.append(node)
 
     def _place_same(self, node: Node, rule: Rule) -> None:  # noqa: ARG002
         grids = [self._grid.get(id(tensor)) for tensor in node.inputs if _is_float(tensor)]
@@ -272,6 +276,13 @@ class Plan:
             if point.site >= 0:
                 point.site = point.range.num_sites
                 point.range.num_sites += 1
+
+    def _mark_means(self) -> None:
+        """Finds the means that a concatenation gave the range of their input, where ties are."""
+        for node in self._means:
+            before, behind = self._grid.get(id(node.inputs[0])), self.points[id(node.outputs[0])]
+            if before is not None and before.root() is behind.range:
+                behind.pooled = "even"
 
 
 def relu_name(op: Any) -> str:

@@ -37,7 +37,8 @@ class Rule:
         leaks: for a float island of which the converter would make parts int8; it is then walled
             off with an operator that has no int8 kernel.
         ties: for `"shared"`: `"away"` for averages, which TFLite rounds away from int8 zero; `"up"`
-            for interpolation.
+            for interpolation. For `"own"`: `"even"` for means, which it rounds to even int8 values;
+            it counts where a mean has the range of its input.
     """
 
     kind: str
@@ -149,9 +150,15 @@ TABLE: tuple[Row, ...] = (
     Row(Rule("sum", parts.negative), functions="negative", note="a product with −1"),
     Row(Rule("sum", parts.square), functions="square power", unless=exceptions.power, note="x · x"),
     Row(
-        Rule("own"),
+        Rule("own", ties="even"),
         layers="GlobalAveragePooling1D GlobalAveragePooling2D GlobalAveragePooling3D",
-        functions="mean gelu hard_silu exponential exp absolute matmul einsum",
+        functions="mean",
+        unless=exceptions.own,
+        note="a range of its own; ties as in TFLite where it shares that of its input",
+    ),
+    Row(
+        Rule("own"),
+        functions="gelu hard_silu exponential exp absolute matmul einsum",
         unless=exceptions.own,
         note="a range of its own",
     ),
