@@ -226,6 +226,12 @@ def test_mixed_precision_rounds_in_float32(policy):
         step = (high - low) / 255
         assert values.dtype == "float32"
         np.testing.assert_allclose(values / step, np.round(values / step), atol=2e-2)
+    # The file computes in int8, what was trained in half precision too.
+    result = ko.export.to_tflite(aware, quantize="int8")
+    report = ko.export.compare_operations(aware, result.content, X, samples=16)
+    assert result.operators.count("DEQUANTIZE") == 1
+    assert report.float_tensors == report.unequal_kernels == ()
+    assert report.kernels == 2
 
 
 _REPLICAS = """

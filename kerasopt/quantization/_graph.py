@@ -82,16 +82,52 @@ def flat_functional(model: Any) -> Any:
             f"Quantization needs a model that is built. Received: {model.name!r} with built=False. "
             "Give it a keras.Input, or call it on a batch first."
         )
-    if not is_graph(model):
-        raise ValueError(
-            "Quantization places its ranges in the graph of a functional or Sequential model. "
-            f"Received: {model.name!r}, a {type(model).__name__}, whose graph Keras does not know. "
-            "Build it from keras.Input and layers."
-        )
-    flat = functional(model)
+    flat = functional(model) if is_graph(model) else _traced(model)
     while any(is_graph(op) for op in flat.operations):
         flat = keras.models.clone_model(flat, clone_function=lambda op: op, call_function=_inline)
     return flat
+
+
+def _traced(model: Any) -> Any:
+    """Returns the graph that the `call` of a subclassed model makes of symbolic inputs.
+
+    Keras calls the layers of the graph with `training` of the outer call, whatever `call` gave
+    them; what stands behind `if training` is not in the graph.
+    """
+    shapes = (model.get_build_config() or {}).get("input_shape")
+    unknown = (
+        "Quantization places its ranges in the graph of a model. "
+        f"Received: {model.name!r}, a {type(model).__name__}, whose graph Keras does not know"
+    )
+    if shapes is None:
+        raise ValueError(
+            f"{unknown}, and not what it takes either. Call it on one array, list or dict of "
+            "arrays, or build it from keras.Input and layers."
+        )
+    try:
+        traced = _trace(model, shapes, "float32")
+        graph = Graph(traced)
+        readers = [node.op for tensor in graph.inputs for node in graph.consumers[id(tensor)]]
+        if any(isinstance(op, keras.layers.Embedding) for op in readers):
+            traced = _trace(model, shapes, "int32")
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).split(". ")[0]
+        raise ValueError(
+            f"{unknown}, and its `call` does not run on symbolic inputs ({reason}). Write it with "
+            "layers and keras.ops, or build the model from keras.Input and layers."
+        ) from error
+    return traced
+
+
+def _trace(model: Any, shapes: Any, dtype: str) -> Any:
+    inputs: Any
+    if isinstance(shapes, dict):
+        inputs = {n: keras.Input(shape[1:], dtype=dtype, name=n) for n, shape in shapes.items()}
+    elif isinstance(shapes[0], tuple | list):
+        inputs = [keras.Input(shape[1:], dtype=dtype) for shape in shapes]
+    else:
+        inputs = keras.Input(shapes[1:], dtype=dtype, name=f"{model.name}_input")
+    return keras.Model(inputs, model.call(inputs), name=model.name)
 
 
 def functional(model: Any) -> Any:

@@ -1,0 +1,120 @@
+"""Subclassed models: what their `call` makes of symbolic inputs is quantized like any graph."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+import kerasopt as ko
+from kerasopt.quantization import QuantizeAware, float_operations, quantize_aware
+from tests.models import compiled, stripes
+
+X, Y = stripes(64)
+
+
+class Net(keras.Model):
+    """Layers and `keras.ops`, and a branch for training alone."""
+
+    def __init__(self):
+        super().__init__(name="net")
+        self.conv = layers.Conv2D(8, 3, use_bias=False, name="conv")
+        self.norm = layers.BatchNormalization(momentum=0.8, name="norm")
+        self.drop = layers.Dropout(0.1, name="drop")
+        self.elu = layers.ELU(name="elu")
+        self.project = layers.Conv2D(8, 3, strides=2, padding="same", name="project")
+        self.scores = layers.Dense(4, name="scores")
+
+    def call(self, x, training=False):
+        x = keras.ops.relu(self.norm(self.conv(x / 255.0), training=training))
+        x = self.drop(self.project(self.elu(x)), training=training)
+        return self.scores(keras.ops.mean(x, axis=(1, 2)))
+
+
+class Words(keras.Model):
+    def __init__(self):
+        super().__init__(name="words")
+        self.table = layers.Embedding(1000, 8, name="table")
+        self.scores = layers.Dense(3, name="scores")
+
+    def call(self, tokens):
+        return self.scores(keras.ops.mean(self.table(tokens), axis=1))
+
+
+class Raw(keras.Model):
+    """Calls TensorFlow, which takes no symbolic tensors of Keras."""
+
+    def __init__(self):
+        super().__init__(name="raw")
+        self.scores = layers.Dense(2)
+
+    def call(self, x):
+        return tf.nn.relu(self.scores(x))
+
+
+class TwoArguments(Raw):
+    def call(self, x, y):
+        return self.scores(x + y)
+
+
+def built(model, *x):
+    keras.utils.set_random_seed(0)
+    model(*x)
+    return model
+
+
+@pytest.mark.slow
+def test_training_in_place_and_the_file():
+    model = compiled(built(Net(), X[:1]), optimizer=keras.optimizers.Adam(0.01))
+    quantize = QuantizeAware(start=0.5)
+    model.fit(X, Y, batch_size=16, epochs=8, verbose=0, callbacks=[quantize])
+    aware = quantize.quantized_model
+    assert "call" not in vars(model)
+    assert [name for name, _ in quantize.float_operations] == ["elu"]
+    # The very weights of the model, with BatchNormalization in training mode while it trained.
+    assert {id(v) for v in model.weights} <= {id(v) for v in aware.weights}
+    assert np.any(model.norm.moving_mean.numpy() != 0)
+    result = ko.export.to_tflite(aware, quantize="int8", verify=(X, Y))
+    report = ko.export.compare_operations(aware, result.content, X, samples=8)
+    assert report.faults() == []
+    assert report.kernels == 3
+    assert result.accuracy > 0.9
+    assert result.agreement >= 0.98
+
+
+def test_the_copy_leaves_the_model_alone():
+    model = built(Net(), X[:1])
+    before = model(X).numpy()
+    aware = quantize_aware(model)
+    np.testing.assert_allclose(aware(X), before, atol=0.1)
+    aware(X, training=True)
+    np.testing.assert_array_equal(model(X), before)
+    assert not {id(v) for v in model.weights} & {id(v) for v in aware.weights}
+
+
+def test_words_are_integers():
+    tokens = np.random.default_rng(0).integers(0, 1000, (8, 6))
+    aware = quantize_aware(built(Words(), tokens))
+    assert aware.inputs[0].dtype == "int32"
+    aware(tokens, training=True)
+    file = ko.export.to_tflite(aware, quantize="int8")
+    assert float_operations(aware) == ()
+    assert ko.export.compare_operations(aware, file.content, tokens, samples=8).faults() == []
+
+
+def test_a_call_that_takes_no_symbolic_inputs():
+    with pytest.raises(ValueError, match=r"its `call` does not run on symbolic inputs \(A Keras"):
+        quantize_aware(built(Raw(), np.ones((1, 3), "float32")))
+
+
+def test_a_call_of_several_arguments():
+    x = np.ones((1, 3), "float32")
+    with pytest.raises(ValueError, match=r"does not run on symbolic inputs .*argument: 'y'"):
+        quantize_aware(built(TwoArguments(), x, x))
+
+
+def test_a_model_that_was_never_called():
+    model = Raw()
+    model.built = True
+    with pytest.raises(ValueError, match=r"not what it takes either\. Call it on one array"):
+        quantize_aware(model)
