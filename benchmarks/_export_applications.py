@@ -25,7 +25,7 @@ CLASSES = 5
 SAMPLES = 4
 
 
-def prove(name, folder):
+def prove(name, folder):  # noqa: ARG001 - as every part
     """Returns what was found out about one model, the entries of `CHECKS` as booleans."""
     import keras
     import numpy as np
@@ -83,9 +83,7 @@ def checks(files):
     return {
         "no_flex": not any(file["flex"] for file in files.values()),
         "finite": all(file["finite"] for file in files.values()),
-        **{
-            f"{mode}_equal": files[mode]["relative_error"] <= bar for mode, bar in ERRORS.items()
-        },
+        **{f"{mode}_equal": files[mode]["relative_error"] <= bar for mode, bar in ERRORS.items()},
         "every_setting": len(files["float32"]["settings"]) == 4
         and max(files["float32"]["settings"]) <= ERRORS["float32"] * files["float32"]["largest"],
     }

@@ -2,8 +2,8 @@
 
     python benchmarks/exports.py imagenet [--photos 1000]
 
-`imagenet`: the weights in `../shared`, 1,000 classes. Ranges come from 200 photos, and the files and
-Keras are asked about 1,000 others. They show flowers, of which ImageNet knows few by name: the
+`imagenet`: the weights in `../shared`, 1,000 classes. Ranges come from 200 photos, and the files
+and Keras are asked about 1,000 others. They show flowers, of which ImageNet knows few by name: the
 answers are less sure than for its own photos, and part sooner.
 """
 
