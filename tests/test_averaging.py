@@ -74,6 +74,7 @@ def test_swa_is_the_mean_over_epochs():
     close(arrays(model), expected)
 
 
+@pytest.mark.slow
 def test_swa_recalibrates_at_the_end():
     x, _ = stripes(32)
     model, _ = run(WeightAveraging("swa", start=2, recalibrate=x))
@@ -82,6 +83,7 @@ def test_swa_recalibrates_at_the_end():
     close(arrays(model), before)
 
 
+@pytest.mark.slow
 def test_frozen_and_pruned_weights_stay_what_they_are():
     model, (x, y) = compiled(small_cnn(), jit_compile=False), stripes(32)
     start = arrays(model)
@@ -102,6 +104,7 @@ def test_frozen_and_pruned_weights_stay_what_they_are():
     assert np.mean(end["block2_conv/kernel"] == 0) == 0.5
 
 
+@pytest.mark.slow
 def test_interrupted_in_validation_the_weights_come_back():
     class Stop(keras.callbacks.Callback):
         def on_test_batch_end(self, batch, logs=None):

@@ -114,6 +114,7 @@ def test_callback_can_be_used_twice(case):
     assert_clean(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CALLBACKS)
 def test_callback_comes_off_after_an_exception(case):
     model = compiled(small_cnn(), jit_compile=False)

@@ -65,6 +65,7 @@ def test_int8_of_an_aware_model_equals_it(trained, aware):
     assert steps.max() <= 4
 
 
+@pytest.mark.slow
 def test_files_run_under_every_setting_of_the_interpreter(trained, aware):
     _, x, y = trained
     for model, mode in ((trained[0], None), (aware, "int8")):
@@ -158,6 +159,7 @@ def test_file_labels_and_result(trained, tmp_path):
     assert "content" not in values
 
 
+@pytest.mark.slow
 def test_augmentation_and_dropout_are_not_in_the_file():
     model = ko.transfer.build_classifier(
         small_cnn(), 4, input_shape=(12, 12, 3), augmentation=ko.augmentation.basic(), dropout=0.5

@@ -119,6 +119,7 @@ def test_what_is_compiled_is_kept_and_one_hot_labels_are_seen():
     assert model.loss is loss
 
 
+@pytest.mark.slow
 def test_other_callbacks_come_along():
     model, (x, y) = classifier(), stripes(16)
     seen = Rates()

@@ -116,6 +116,7 @@ def test_tfmot_schedules_leave_keras_3_in_place(first):
     assert found["changed"] == []
 
 
+@pytest.mark.slow
 def test_keras_cv_leaves_keras_3_in_place():
     found = run(f"{LOOK}{TOUCH}ko.augmentation.basic()\nreport()")
     assert "keras_cv" in found["loaded"]

@@ -104,6 +104,7 @@ def own(kind, loss):
     return model
 
 
+@pytest.mark.slow
 def test_models_with_a_step_or_a_loss_of_their_own():
     rows = np.ones((4, 2), "float32")
     data = rows, rows[:, :1]

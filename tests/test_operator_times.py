@@ -28,6 +28,7 @@ def files():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_operator_alone_gives_what_it_gives_in_the_file(files, kind):
     """Fed with the file's own values, the parts make the file's values."""

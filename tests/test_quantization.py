@@ -128,6 +128,7 @@ def test_activation_that_does_not_fuse_is_split_off():
     assert model.layers[-1].activation is keras.activations.softmax
 
 
+@pytest.mark.slow
 def test_shared_layer_with_a_split_activation():
     inputs = keras.Input((6,))
     shared = keras.layers.Dense(6, "gelu", name="shared")
@@ -186,6 +187,7 @@ def test_saves_and_loads_bit_equal(trained, tmp_path):
     assert is_quantization_aware(loaded)
 
 
+@pytest.mark.slow
 def test_export_twin_computes_the_same(trained):
     model, x = trained
     twin = export_twin(model)
@@ -235,6 +237,7 @@ def test_callback_trains_through_the_twin_and_leaves_the_model(options, tmp_path
     np.testing.assert_array_equal(loaded.predict(x, verbose=0), float_out)
 
 
+@pytest.mark.slow
 def test_validation_runs_on_the_quantized_graph():
     model = compiled(small_cnn(), optimizer=keras.optimizers.SGD(0.0))
     x, y = stripes(32)

@@ -92,6 +92,7 @@ def test_the_copy_leaves_the_model_alone():
     assert not {id(v) for v in model.weights} & {id(v) for v in aware.weights}
 
 
+@pytest.mark.slow
 def test_words_are_integers():
     tokens = np.random.default_rng(0).integers(0, 1000, (8, 6))
     aware = quantize_aware(built(Words(), tokens))

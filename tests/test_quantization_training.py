@@ -57,6 +57,7 @@ class Watch(keras.callbacks.Callback):
 # Phases
 
 
+@pytest.mark.slow
 def test_batch_norm_freezes_then_ranges_and_weights_train_on():
     model = tiny()
     quantize = QuantizeAware(start=0.25, freeze_batch_norm=0.5, freeze_ranges=0.75)
