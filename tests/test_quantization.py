@@ -359,11 +359,13 @@ def test_pretrained_network_on_photos(shared, tmp_path):
         aware(photos[start : start + 32 : 2], training=True)
     result = ko.export.to_tflite(aware, quantize="int8", verify=photos, min_agreement=0.95)
     assert result.agreement >= 0.95
-    # Outputs come in steps of 1/256, and of a thousand classes some tie within a few of them.
+    # Outputs come in steps of 1/256, and where the network is not sure, of a thousand classes some
+    # tie within a few of them.
     expected = aware.predict(photos, verbose=0)
     differs = expected.argmax(1) != ko.export.TFLiteModel(result.content).predict(photos).argmax(1)
     first, second = np.sort(expected[differs], axis=1)[:, :-3:-1].T
-    assert np.all(first - second <= 6 / 256)
+    assert np.all(first < 0.5)
+    assert np.all(first - second <= 10 / 256)
     assert result.size < 5.6e6
     assert set(result.operators) == {
         "QUANTIZE",

@@ -67,7 +67,7 @@ def built(model, *x):
 def test_training_in_place_and_the_file():
     model = compiled(built(Net(), X[:1]), optimizer=keras.optimizers.Adam(0.01))
     quantize = QuantizeAware(start=0.5)
-    model.fit(X, Y, batch_size=16, epochs=8, verbose=0, callbacks=[quantize])
+    model.fit(X, Y, batch_size=16, epochs=16, verbose=0, callbacks=[quantize])
     aware = quantize.quantized_model
     assert "call" not in vars(model)
     assert [name for name, _ in quantize.float_operations] == ["elu"]
