@@ -27,6 +27,18 @@ def shared():
     return SHARED
 
 
+@pytest.fixture(scope="module")
+def browser():
+    """A real one, for pages."""
+    from tests.chromium import CHROMIUM, FLAGS
+
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 
 import numpy as np
@@ -10,11 +9,11 @@ import pytest
 from PIL import Image
 
 from kerasopt import report as kr
+from tests.chromium import CHROMIUM, needs_chromium
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on the PATH"),
+    needs_chromium,
 ]
 FLAGS = [
     "--headless",

@@ -17,12 +17,11 @@ import kerasopt as ko
 from kerasopt import _litert_js, _run_report
 from kerasopt import report as kr
 from kerasopt.report._snippets import snippets
+from tests.chromium import needs_chromium
 from tests.models import small_cnn, stripes
 from tests.report_page import Page, assert_loads_nothing, row, sample
 
 NAMES = ("north west", "north east", "south west", "süd-ost")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
 SIGNATURE = kr.Signature((12, 16, 3), "uint8", "uint8", 0.25, 128)
 
 
@@ -78,10 +77,9 @@ def test_python_names_the_class_that_the_file_names(folder, title):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on the PATH")
+@needs_chromium
 @pytest.mark.skipif(not _litert_js.is_installed(), reason="needs LiteRT.js (make web)")
-def test_the_browser_names_the_class_that_the_file_names(folder):
-    sync_api = pytest.importorskip("playwright.sync_api")
+def test_the_browser_names_the_class_that_the_file_names(folder, browser):
     path, signature, label, probability = folder
     (path / "load.js").write_text(texts(signature)["Browser"], encoding="utf-8")
     shutil.copytree(_litert_js.FOLDER, path / "wasm", dirs_exist_ok=True)
@@ -95,13 +93,11 @@ def test_the_browser_names_the_class_that_the_file_names(folder):
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(path))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        with sync_api.sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-            page = browser.new_page()
-            page.goto(f"http://127.0.0.1:{server.server_address[1]}/index.html")
-            page.wait_for_function("document.title.startsWith('{')", timeout=60_000)
-            said = json.loads(page.title())
-            browser.close()
+        page = browser.new_page()
+        page.goto(f"http://127.0.0.1:{server.server_address[1]}/index.html")
+        page.wait_for_function("document.title.startsWith('{')", timeout=60_000)
+        said = json.loads(page.title())
+        page.close()
         server.shutdown()
     assert said["label"] == label
     assert said["probability"] == pytest.approx(probability, abs=2e-3)

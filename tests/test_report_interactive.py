@@ -1,37 +1,26 @@
 """The page's script in a real browser: sorting, filtering, saying values, copying, no network."""
 
 import re
-import shutil
 
 import numpy as np
 import pytest
 
 from kerasopt import report as kr
+from tests.chromium import needs_chromium
 from tests.comparison_runs import better, metrics, write
 from tests.report_page import SCRIPT, row, sample
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on the PATH"),
+    needs_chromium,
 ]
 SIGNATURE = kr.Signature((96, 96, 3), "uint8", "float32")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
 LAYERS = (
     {"name": "stem/conv", "kind": "CONV_2D", "parameters": 900, "zeros": 90, "bytes": 1000},
     {"name": "body/depthwise", "kind": "DEPTHWISE_CONV_2D", "parameters": 90, "bytes": 90},
     {"name": "pool", "kind": "MEAN"},
     {"name": "head/logits", "kind": "FULLY_CONNECTED", "parameters": 30, "zeros": 0, "bytes": 30},
 )
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

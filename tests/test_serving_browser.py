@@ -2,7 +2,6 @@
 
 import base64
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -12,18 +11,17 @@ from kerasopt import _litert_js
 from kerasopt.datasets import load_image
 from kerasopt.export import Metadata, TFLiteModel, to_tflite
 from kerasopt.serving import PhotoServer
+from tests.chromium import needs_chromium
 from tests.models import compiled, small_cnn, stripes
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 NAMES = ("north west", "north east", "south west", "süd-ost")
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on the PATH"),
+    needs_chromium,
     pytest.mark.skipif(
         not _litert_js.is_installed(), reason="needs LiteRT.js in the package (make web)"
     ),
 ]
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
 
 DROP = """([name, kind, content]) => {
   const bytes = Uint8Array.from(atob(content), c => c.charCodeAt(0));
@@ -38,15 +36,6 @@ ANSWERED = """name => {
   const answer = document.querySelector("#answer").dataset.answer;
   return answer && JSON.parse(answer).name === name;
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

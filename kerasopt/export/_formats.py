@@ -178,12 +178,20 @@ def verified(
     return result
 
 
-def by_name(images: Any, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Returns inputs by name, also those of a file with a single one."""
-    return images if isinstance(images, dict) else {names[0]: np.asarray(images)}
+def predicted(
+    images: Any,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    batch_size: int | None,
+    run: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]],
+) -> Any:
+    """Runs a file on inputs of any number; returns its output, or a dict of them by name."""
+    named = images if isinstance(images, dict) else {inputs[0]: np.asarray(images)}
+    given = _in_pieces(named, batch_size, run)
+    return given if len(outputs) > 1 else given[outputs[0]]
 
 
-def in_pieces(
+def _in_pieces(
     inputs: dict[str, np.ndarray],
     batch_size: int | None,
     run: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]],

@@ -15,12 +15,11 @@ import numpy as np
 from kerasopt._files import check_target, write_atomic
 from kerasopt._validation import check_int
 from kerasopt.export._formats import (
-    by_name,
     check_operators,
     describe,
     export,
-    in_pieces,
     plan,
+    predicted,
     unknown,
     verified,
 )
@@ -161,8 +160,7 @@ class _Onnx:
 
     def predict(self, images: Any) -> Any:
         """Returns the output, or a dict of them by name."""
-        given = in_pieces(by_name(images, list(self._types)), self._batch_size, self._run)
-        return given if len(self._outputs) > 1 else given[self._outputs[0]]
+        return predicted(images, list(self._types), self._outputs, self._batch_size, self._run)
 
     def _run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         arrays = {name: x.astype(_dtype(self._types[name])) for name, x in inputs.items()}

@@ -13,12 +13,11 @@ import numpy as np
 from kerasopt._backend import tf
 from kerasopt._files import check_folder_target, replace_folder
 from kerasopt.export._formats import (
-    by_name,
     check_operators,
     describe,
     export,
-    in_pieces,
     plan,
+    predicted,
     silent,
     verified,
 )
@@ -136,8 +135,7 @@ class _SavedModel:
 
     def predict(self, images: Any) -> Any:
         """Returns the output, or a dict of them by name."""
-        given = in_pieces(by_name(images, self._inputs), self._batch_size, self._run)
-        return given if len(self._outputs) > 1 else given[self._outputs[0]]
+        return predicted(images, self._inputs, self._outputs, self._batch_size, self._run)
 
     def _run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         specs = self._serve.structured_input_signature[1]

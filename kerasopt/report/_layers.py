@@ -19,9 +19,7 @@ def layers(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 "zero_share": _zero_share(row),
                 "byte_bar": int(row.get("bytes") or 0) / largest if largest else 0.0,
                 "error_bar": _bar(row.get("error"), worst),
-                "error_text": "∞"
-                if row.get("error") == math.inf
-                else fmt.percent(row.get("error")),
+                "error_text": _text(row.get("error")),
             }
             for row in rows
         ],
