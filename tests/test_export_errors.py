@@ -86,6 +86,15 @@ def test_flex_cannot_be_verified():
         to_tflite(model_with(Erf()), allow_flex=True, verify=np.ones((2, 6, 6, 3)))
 
 
+def test_a_lookup_table_goes_into_the_file():
+    ids = keras.Input((4,), dtype="int64")
+    found = keras.layers.IntegerLookup(vocabulary=[3, 5, 7])(ids)
+    model = keras.Model(ids, keras.layers.Embedding(5, 2)(found))
+    with pytest.raises(ValueError, match="LookupTableFindV2 in the layer 'integer_lookup'"):
+        to_tflite(model)
+    assert "FlexLookupTableFindV2" in to_tflite(model, allow_flex=True).operators
+
+
 def labels_that_do_not_match():
     x, y = stripes(4)
     yield (x, y + 4), r"labels from \d+ to 7"
