@@ -11,9 +11,10 @@ ResNet-8 of MLPerf Tiny, with and without a teacher of twice its width that was 
 images. `flowers17`: a net of under 100,000 parameters from scratch, with and without the
 fine-tuned EfficientNet-Lite0 of `transfer.py` (made here when it is missing), both on the same
 augmented versions of the same 680 photos, which the teacher has seen once (`cache_targets`, with
-its features); the arm `unlabelled` adds the 340 photos of validation without their labels. Arms of
-a seed start from the same weights and run as many epochs. Each part goes into
-`results/distillation.json` when it is done.
+its features). The arm `unlabelled` has versions of the 340 photos of validation beside them, half a
+batch in each step, without their labels: what only a teacher can use. Arms of a seed start from the
+same weights and run as many epochs. Each part goes into `results/distillation.json` when it is
+done.
 """
 
 import argparse
@@ -231,10 +232,14 @@ def small_net() -> Any:
     return keras.Model(inputs, layers.Dense(17)(x))
 
 
-def flower_arm(arm: str, path: pathlib.Path, more: np.ndarray) -> list[Any]:
+def flower_arm(arm: str, path: pathlib.Path, more: np.ndarray, seed: int) -> list[Any]:
     """Returns the callbacks of an arm."""
     if arm == "plain":
         return []
+    stream = None
+    if arm == "unlabelled":
+        stream = tf.data.Dataset.from_tensor_slices(more).shuffle(len(more), seed=seed)
+        stream = stream.batch(BATCH // 2).prefetch(2)
     distill = ko.distillation.Distill(
         targets=path,
         # It is all but certain of the photos it was trained on; what it sees in them says more.
@@ -243,7 +248,7 @@ def flower_arm(arm: str, path: pathlib.Path, more: np.ndarray) -> list[Any]:
         temperature=4.0,
         alpha=0.9,
         allow_augmented=True,  # a teacher does not care for left and right
-        unlabelled=more if arm == "unlabelled" else None,
+        unlabelled=stream,
     )
     return [distill]
 
@@ -264,7 +269,9 @@ def flowers17(options: argparse.Namespace) -> dict[str, Any]:
         teacher = flower_teacher(seed, parts)
         teachers[str(seed)] = accuracy(teacher, parts["test"])
         photos = versions(parts["train"], options.versions, seed)
-        more = parts["validation"][0] if "unlabelled" in missing else photos[0][:0]
+        more = photos[0][:0]
+        if "unlabelled" in missing:
+            more = versions(parts["validation"], options.versions, seed + 50)[0]
         path = pathlib.Path(tempfile.mkdtemp()) / "teacher.npz"
         every = np.concatenate([photos[0], more])
         ko.distillation.cache_targets(every, teacher, path, features=["head_pool"])
@@ -273,7 +280,8 @@ def flowers17(options: argparse.Namespace) -> dict[str, Any]:
             keras.utils.set_random_seed(seed)
             data = tf.data.Dataset.from_tensor_slices(photos)
             data = data.shuffle(len(photos[0]), seed=seed).batch(BATCH).prefetch(2)
-            model = train(small_net(), data, steps, epochs, 4e-3, *flower_arm(arm, path, more))
+            callbacks = flower_arm(arm, path, more, seed)
+            model = train(small_net(), data, steps, epochs, 4e-3, *callbacks)
             rows[arm][str(seed)] = accuracy(model, parts["test"])
             part = {"bars": BARS["flowers17"], **summary(rows, **facts)}
             record_part("distillation", "flowers17", part)

@@ -89,7 +89,7 @@ def test_concatenation_of_tensors_a_hundredfold_apart(tmp_path):
     large = layers.Conv2D(4, 1, name="large", activation="relu")(inputs * 100.0)
     joined = layers.Concatenate()([small, large])
     model = keras.Model(inputs, layers.Conv2D(2, 1)(joined))
-    # The bias of "large" is less than a step of its input times a step of its kernel, and becomes 0.
+    # The bias of "large" is less than a step of its input times one of its kernel: it becomes 0.
     _, file, faults = exported(model, tmp_path, min_equal=0.985)
     assert faults == []
     assert file.operators.count("QUANTIZE") == 1

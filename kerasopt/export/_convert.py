@@ -103,8 +103,8 @@ def _save(model: Any, folder: str, output_names: Sequence[str]) -> None:
     function = tf.function(serve, input_signature=signature, autograph=False)
     concrete = function.get_concrete_function()
     if _only_variables(concrete):
-        # Keras' archive walks through all that a model holds and writes three functions of it, which
-        # takes three times as long.
+        # Keras' archive walks through all that a model holds and writes three functions of it,
+        # which takes three times as long.
         root = tf.Module()
         root.used = list(concrete.graph.variables)
         tf.saved_model.save(root, folder, signatures=concrete)

@@ -1,7 +1,6 @@
 """`to_onnx`: for ONNX Runtime and whatever else reads ONNX."""
 
 import dataclasses
-import gzip
 import importlib
 import importlib.util
 import os
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasopt._files import check_target, write_atomic
+from kerasopt._files import check_target, gzip_size, write_atomic
 from kerasopt._validation import check_int
 from kerasopt.export._formats import (
     check_operators,
@@ -111,7 +110,7 @@ def to_onnx(
         operators,
         content=content,
         size=len(content),
-        gzip_size=len(gzip.compress(content, mtime=0)),
+        gzip_size=gzip_size(content),
     )
     file = _Onnx(content, planned.names, batch_size)
     if verify is not None:

@@ -1,7 +1,6 @@
 """`to_saved_model`: for TensorFlow Serving and whatever else loads a SavedModel."""
 
 import dataclasses
-import gzip
 import os
 import pathlib
 import tempfile
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from kerasopt._backend import tf
-from kerasopt._files import check_folder_target, replace_folder
+from kerasopt._files import check_folder_target, gzip_size, replace_folder
 from kerasopt.export._formats import (
     check_operators,
     describe,
@@ -146,4 +145,4 @@ class _SavedModel:
 def _sizes(folder: pathlib.Path) -> tuple[int, int]:
     """Returns the bytes of all files in a folder, and those after gzip."""
     contents = [file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()]
-    return sum(map(len, contents)), sum(len(gzip.compress(c, mtime=0)) for c in contents)
+    return sum(map(len, contents)), sum(map(gzip_size, contents))

@@ -1,7 +1,6 @@
 """The file beside the model it came from, on the same data."""
 
 import dataclasses
-import gzip
 import math
 import os
 import pathlib
@@ -12,7 +11,7 @@ import numpy as np
 
 from kerasopt._backend import keras
 from kerasopt._data import batches, class_indices, top_class
-from kerasopt._files import write_atomic
+from kerasopt._files import gzip_size, write_atomic
 from kerasopt.export._convert import output_names
 from kerasopt.export._interpreter import TFLiteModel
 from kerasopt.export._operations import OperationReport
@@ -62,7 +61,7 @@ class ExportResult:
         path: where the file is, or `None` when it was not written.
         content: its bytes; empty for a SavedModel, which is a folder.
         size: bytes, of a folder those of all its files.
-        gzip_size: bytes after gzip, what a download costs.
+        gzip_size: bytes after gzip (level 6), what a download costs.
         quantize: `None`, `"float16"`, `"dynamic"`, `"int8"` or `"int16x8"`.
         input_dtype: `"uint8"`, `"int8"` or `"float32"`.
         output_dtype: likewise.
@@ -173,7 +172,7 @@ def describe(content: bytes, quantize: str | None, lite: TFLiteModel) -> ExportR
         path=None,
         content=content,
         size=len(content),
-        gzip_size=len(gzip.compress(content, mtime=0)),
+        gzip_size=gzip_size(content),
         quantize=quantize,
         input_dtype=lite.input_dtype,
         output_dtype=lite.output_dtype,
