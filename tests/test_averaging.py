@@ -66,6 +66,7 @@ def test_ema_is_the_recursion_over_batches():
     close(watch.tests[1], watch.batches[7])  # before it begins, validation sees the weights
 
 
+@pytest.mark.slow
 def test_swa_is_the_mean_over_epochs():
     model, watch = run(WeightAveraging("swa", start=2))
     ends = [watch.batches[11], watch.batches[15]]

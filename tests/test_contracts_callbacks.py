@@ -15,8 +15,14 @@ X, Y = stripes(count=16)
 EPOCHS, BATCH = 3, 4
 HOOKS = {"call", "compute_loss", "compute_metrics", "train_step", "make_train_function"}
 CONVERTS = ("QuantizationGap",)  # makes a file in each epoch
+FAST = ("Unfreeze", "PruneLowMagnitude", "MixUp", "Distill")  # one of each room
 CALLBACKS = [
     pytest.param(case, id=str(case), marks=pytest.mark.slow if case.name in CONVERTS else ())
+    for case in CASES
+    if case.kind == "callback"
+]
+RUNS = [
+    pytest.param(case, id=str(case), marks=() if case.name in FAST else pytest.mark.slow)
     for case in CASES
     if case.kind == "callback"
 ]
@@ -86,7 +92,7 @@ def test_constructing_a_callback_changes_nothing(case):
     assert state() == before
 
 
-@pytest.mark.parametrize("case", CALLBACKS)
+@pytest.mark.parametrize("case", RUNS)
 def test_callback_runs_and_comes_off(case, tmp_path):
     model = compiled(small_cnn(), jit_compile=False)
     before = [layer.name for layer in model.layers], [w.path for w in model.weights]

@@ -49,6 +49,7 @@ def test_float_files(trained, mode, error):
     assert result.gzip_size == len(gzip.compress(result.content, compresslevel=6, mtime=0))
 
 
+@pytest.mark.slow
 def test_int8_of_an_aware_model_equals_it(trained, aware):
     _, x, y = trained
     result = to_tflite(aware, quantize="int8", verify=(x, y))

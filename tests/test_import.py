@@ -124,10 +124,11 @@ def test_keras_cv_leaves_keras_3_in_place():
     assert found["changed"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "imports",
     [
-        pytest.param("keras, kerasopt as ko", marks=pytest.mark.slow),
+        "keras, kerasopt as ko",
         "kerasopt as ko, keras",
     ],
 )

@@ -215,7 +215,7 @@ def test_gradients_reach_every_trainable_weight(trained):
     "options",
     [
         pytest.param({"jit_compile": True}, marks=pytest.mark.slow),
-        {"jit_compile": False},
+        pytest.param({"jit_compile": False}, marks=pytest.mark.slow),
         pytest.param({"steps_per_execution": 2}, marks=pytest.mark.slow),
     ],
 )

@@ -75,6 +75,7 @@ def whole(tmp_path_factory):
     return state(model, quantize)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kill", "last"),
     [

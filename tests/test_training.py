@@ -68,6 +68,7 @@ def test_interrupted_fit_is_cleared_by_whatever_comes_next(model, use):
     assert not (HOOKS | MAKERS) & set(vars(model))
 
 
+@pytest.mark.slow
 def test_interrupted_fit_predicts_what_it_saves(tmp_path):
     class Stop(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
@@ -180,7 +181,17 @@ def test_bad_moments(moment, error, message):
         Timeline(4, 10).resolve(moment, name="start")
 
 
-@pytest.mark.parametrize("name", ["Adam", "SGD", "AdamW", "RMSprop", "Lion", "Adafactor", "Muon"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Adam",
+        "SGD",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("AdamW", "RMSprop", "Lion", "Adafactor", "Muon")
+        ),
+    ],
+)
 def test_optimizer_grows_and_keeps_its_slots(name):
     if name == "Muon" and tuple(map(int, keras.__version__.split(".")[:2])) < (3, 15):
         pytest.skip("Muon of older Keras asks TensorFlow variables for a path they do not have")

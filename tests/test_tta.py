@@ -106,6 +106,7 @@ def test_mean_of_probabilities(model):
         np.testing.assert_allclose(again, expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_tflite_file(model):
     lite = ko.export.TFLiteModel(ko.export.to_tflite(model).content)
     found = predict_tta(lite, X, views=["identity", "flip", "zoom"])

@@ -72,6 +72,7 @@ def test_killed_at_any_step_ends_as_if_nothing_had_happened(tmp_path, schedule, 
     assert state(resumed)[0] == state(whole)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill", [7, 15])
 def test_killed_within_an_epoch_begins_with_what_was_open(tmp_path, kill):
     """Keras begins the epoch again, on the weights of the last saved batch."""
