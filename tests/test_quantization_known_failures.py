@@ -43,6 +43,15 @@ def is_int8(file):
             id="BatchNormalization that stands alone",
         ),
         pytest.param(
+            lambda: [
+                layers.Conv2D(4, 3, activation="relu"),
+                layers.MaxPooling2D(6),
+                layers.GlobalAveragePooling2D(),
+                layers.Dense(3),
+            ],
+            id="mean of one value, behind a pooling",
+        ),
+        pytest.param(
             lambda: [layers.SeparableConv2D(4, 3, use_bias=False), layers.BatchNormalization()],
             id="SeparableConv2D without bias",
         ),

@@ -113,7 +113,7 @@ def own(op: Any, node: Any) -> Any:
     if node is not None and type(op).__name__.startswith(("Mean", "GlobalAverage")):
         values = math.prod(size or 0 for size in node.inputs[0].shape[1:])
         if values and values == math.prod(size or 0 for size in node.outputs[0].shape[1:]):
-            return {"kind": "same"}
+            return {"kind": "shared"}
     is_product = node is not None and type(op).__name__ in ("Matmul", "Einsum")
     if is_product and any(np.size(c) > 1 for c in constants(node)):
         return "a product with a constant tensor"
