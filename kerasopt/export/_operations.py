@@ -29,7 +29,7 @@ _NARROWEST = 1e-6
 _LARGEST_BIAS = 2**30
 ROUND_TWICE = {
     "BATCH_MATMUL": 0.98,
-    "DEPTHWISE_CONV_2D 1x1": 0.98,
+    "DEPTHWISE_CONV_2D 1x1": 0.95,
     "HARD_SWISH": 0.98,
     "RESIZE_BILINEAR": 0.97,
 }
@@ -199,13 +199,14 @@ class _Matcher:
         levels = np.round(computed / np.float32(scale)).astype("int32") + zero
         name = layer.name.removesuffix("_range")
         candidates = [t for t in self._tensors if _may_be(t, levels, scale, zero)]
-        # Equal operations on one tensor are one in the file; else each tensor stands for one.
-        candidates = [t for t in candidates if not t.taken] or candidates
         if not candidates:
             self.matches.append(OperationMatch(name, 0.0, -1, levels.size))
             return computed
         differences = [np.abs(t.values.reshape(levels.shape) - levels) for t in candidates]
-        best = min(range(len(candidates)), key=lambda i: _badness(differences[i]))
+        # Operations that are one in the file share a tensor; else each has a tensor of its own.
+        best = min(
+            range(len(candidates)), key=lambda i: (*_badness(differences[i]), candidates[i].taken)
+        )
         chosen, difference = candidates[best], differences[best]
         chosen.taken = True
         self.matches.append(
