@@ -37,6 +37,7 @@ from transfer import split
 import kerasopt as ko
 
 BATCH, STEPS, WARM_UP = 32, 120, 10
+ARMS = ("plain", "distilled", "unlabelled")
 BARS: dict[str, dict[str, float]] = {
     "step": {"distill_over_its_parts": 1.05, "stored_over_plain": 1.05},
     "cifar10": {},
@@ -296,7 +297,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--images", type=int, default=10_000, help="of CIFAR-10, to train on")
     parser.add_argument("--versions", type=int, default=12, help="of each flower")
-    parser.add_argument("--arms", nargs="+", default=["plain", "distilled"], help="of flowers17")
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), help="of flowers17")
     options = parser.parse_args()
     measures = {"step": lambda _: step(), "flowers17": flowers17, "cifar10": cifar10}
     for part in options.parts:
