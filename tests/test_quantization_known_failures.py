@@ -6,6 +6,7 @@ import pytest
 from keras import layers
 
 import kerasopt as ko
+from tests.processes import run_alone
 
 SHAPE = (8, 8, 3)
 
@@ -174,3 +175,19 @@ def test_a_fault_names_the_layer():
         "relu: no tensor with its range in the file"
         in ko.export.compare_operations(aware, content, x).faults()
     )
+
+
+@pytest.mark.slow
+def test_deeper_than_python_lets_a_function_call_itself(tmp_path):
+    x = inputs = keras.Input((2,))
+    for _ in range(500):
+        x = layers.Dense(2)(x)
+    aware = ko.quantization.quantize_aware(keras.Model(inputs, x))
+    aware(np.ones((1, 2)), training=True)
+    aware.save(tmp_path / "deep.keras")
+    script = f"""import keras, kerasopt
+model = keras.models.load_model({str(tmp_path / "deep.keras")!r})
+print(len(model.layers))"""
+    done = run_alone(script)
+    assert done.stdout.strip() == str(len(aware.layers)), done.stderr
+    assert len(aware.layers) > 1000

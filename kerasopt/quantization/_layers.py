@@ -1,5 +1,6 @@
 """The layer behind each quantized tensor of a quantization-aware model: it holds the range."""
 
+import sys
 from typing import Any
 
 from kerasopt._backend import keras, tf
@@ -16,6 +17,9 @@ from kerasopt.quantization._fake_quant import (
 
 FIXED_INT16 = (-1.0, 32767.0 / 32768.0)
 """TFLite gives all 16-bit outputs of known range (softmax, sigmoid, tanh) the scale 1/32768."""
+_DEEPEST = 10_000
+"""Keras walks a graph by recursion, when it is built and when it is loaded. With a range behind
+each operation EfficientNetV2L is deeper than the 1,000 calls that Python allows."""
 
 
 @serializable
@@ -73,6 +77,7 @@ class FakeQuantize(keras.layers.Layer):
         dtype: Any = "float32",
         **kwargs: Any,
     ) -> None:
+        sys.setrecursionlimit(max(sys.getrecursionlimit(), _DEEPEST))
         super().__init__(name=name, dtype=dtype, **kwargs)
         self.num_sites = check_int("num_sites", num_sites, low=1)
         self.momentum = check_number("momentum", momentum, low=0.0, high=1.0, high_open=True)
