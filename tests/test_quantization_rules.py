@@ -4,7 +4,6 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
-from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
 import kerasopt as ko
 from kerasopt.quantization import _rules
@@ -143,7 +142,6 @@ ROWS = {
             layers.ReLU(),
             branches(conv(), conv(), join=layers.Subtract()),
             branches(conv(), conv(), conv(), join=layers.Average()),
-            branches(conv(), conv(), join=CustomScaleLayer(0.2)),
             branches(conv(), conv(), join=layers.Maximum()),
             branches(conv(), conv(), join=layers.Minimum()),
         ),

@@ -91,11 +91,6 @@ def average(steps: Steps, op: Any, inputs: Any) -> Any:
     return steps.round("sum", chain(steps, op, inputs)) * (1.0 / len(inputs))
 
 
-def scaled_sum(steps: Steps, op: Any, inputs: Any) -> Any:
-    """`a + b * scale`."""
-    return inputs[0] + steps.round("scaled", inputs[1] * float(op.scale))
-
-
 def with_constant(steps: Steps, op: Any, x: Any, *, constant: Any, place: int) -> Any:
     """A sum, difference or product with a constant on its int8 levels."""
     levels = steps.constant(constant)

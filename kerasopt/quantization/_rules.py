@@ -142,11 +142,6 @@ TABLE: tuple[Row, ...] = (
         note="a chain of sums, a factor",
     ),
     Row(
-        Rule("sum", parts.scaled_sum),
-        layers="CustomScaleLayer",
-        note="a factor, a sum; the residual blocks of InceptionResNetV2",
-    ),
-    Row(
         Rule("own"),
         functions="divide true_divide",
         unless=exceptions.divide,
