@@ -20,6 +20,9 @@ DOCS = pathlib.Path(__file__).resolve().parents[1] / "docs" / "export.md"
 TABLE = re.compile(r"(<!-- applications -->\n).*(<!-- /applications -->)", re.DOTALL)
 MODES = ("float32", "float16", "dynamic", "int8")
 ERRORS = {"float32": 1e-3, "float16": 0.05}
+CHANGES = {"float32": 1e-6, "float16": 2.0**-11}
+"""A network may amplify rounding: outputs that Keras itself moves farther, when its pixels change by
+this share, may differ by as much."""
 CHECKS = ("no_flex", "finite", "float32_equal", "float16_equal", "every_setting")
 CLASSES = 5
 SAMPLES = 4
@@ -39,7 +42,12 @@ def prove(name, folder):  # noqa: ARG001 - as every part
     )
     pixels = smooth(size)
     expected = np.asarray(model.predict(pixels, verbose=0))
+    moved = {}
+    for mode, change in CHANGES.items():
+        outputs = model.predict((pixels * (1.0 + change)).astype("float32"), verbose=0)
+        moved[mode] = distance(np, np.asarray(outputs), expected)
     found = {"size": size, "parameters": model.count_params(), "seconds": {}, "files": {}}
+    found["keras_moves"] = moved
     for mode in MODES:
         start = time.perf_counter()
         result = ko.export.to_tflite(
@@ -51,7 +59,12 @@ def prove(name, folder):  # noqa: ARG001 - as every part
         )
         found["seconds"][mode] = round(time.perf_counter() - start, 1)
         found["files"][mode] = described(ko, np, result, expected, pixels)
-    return {**found, **checks(found["files"]), "peak_mib": peak()}
+    return {**found, **checks(found["files"], moved), "peak_mib": peak()}
+
+
+def distance(np, outputs, expected):
+    """Returns the norm of the difference over the norm of what was expected."""
+    return float(np.linalg.norm(outputs - expected) / np.linalg.norm(expected))
 
 
 def smooth(size):
@@ -66,26 +79,26 @@ def smooth(size):
 def described(ko, np, result, expected, pixels):
     """Returns size, operators and distance from Keras of one file."""
     outputs = ko.export.TFLiteModel(result.content).predict(pixels)
-    distance = float(np.linalg.norm(outputs - expected) / np.linalg.norm(expected))
     return {
         "bytes": result.size,
         "flex": sorted({name for name in result.operators if name.startswith("Flex")}),
         "operators": len(result.operators),
         "finite": bool(np.isfinite(outputs).all()),
-        "relative_error": distance,
+        "relative_error": distance(np, outputs, expected),
         "settings": [run.max_error for run in result.runs],
         "largest": float(np.abs(expected).max()),
     }
 
 
-def checks(files):
+def checks(files, moved):
     """Returns what must hold."""
+    bars = {mode: max(bar, moved[mode]) for mode, bar in ERRORS.items()}
+    settings, largest = files["float32"]["settings"], files["float32"]["largest"]
     return {
         "no_flex": not any(file["flex"] for file in files.values()),
         "finite": all(file["finite"] for file in files.values()),
-        **{f"{mode}_equal": files[mode]["relative_error"] <= bar for mode, bar in ERRORS.items()},
-        "every_setting": len(files["float32"]["settings"]) == 4
-        and max(files["float32"]["settings"]) <= ERRORS["float32"] * files["float32"]["largest"],
+        **{f"{mode}_equal": files[mode]["relative_error"] <= bar for mode, bar in bars.items()},
+        "every_setting": len(settings) == 4 and max(settings) <= bars["float32"] * largest,
     }
 
 
