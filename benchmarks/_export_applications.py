@@ -21,8 +21,8 @@ TABLE = re.compile(r"(<!-- applications -->\n).*(<!-- /applications -->)", re.DO
 MODES = ("float32", "float16", "dynamic", "int8")
 ERRORS = {"float32": 1e-3, "float16": 0.05}
 CHANGES = {"float32": 1e-6, "float16": 2.0**-11}
-"""A network may amplify rounding: outputs that Keras itself moves farther, when its pixels change by
-this share, may differ by as much."""
+"""A network may amplify rounding: outputs that Keras itself moves farther, when its pixels change
+by this share, may differ by as much."""
 CHECKS = ("no_flex", "finite", "float32_equal", "float16_equal", "every_setting")
 CLASSES = 5
 SAMPLES = 4
