@@ -11,22 +11,22 @@ from kerasopt.transfer._backbones import APPLICATIONS
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PARTS = ("transfer", "quantization", "export")
-SMALLEST = (
-    "MobileNet",
-    "MobileNetV2",
-    "MobileNetV3Small",
-    "EfficientNetB0",
-    "EfficientNetV2B0",
-    "ConvNeXtTiny",
-    "ResNet50",
-    "ResNet50V2",
-    "DenseNet121",
-    "InceptionV3",
-    "InceptionResNetV2",
-    "Xception",
-    "VGG16",
-    "NASNetMobile",
-)
+SMALLEST = {  # size, blocks, the first and the last
+    "MobileNet": (32, 14, "conv1", "conv_13"),
+    "MobileNetV2": (32, 19, "Conv1", "Conv_1"),
+    "MobileNetV3Small": (32, 13, "conv", "conv_1"),
+    "EfficientNetB0": (32, 18, "stem", "top"),
+    "EfficientNetV2B0": (32, 23, "stem", "top"),
+    "ConvNeXtTiny": (32, 22, "convnext_tiny_stem", "convnext_tiny_stage_3_block_2"),
+    "ResNet50": (32, 17, "conv1", "conv5_block3"),
+    "ResNet50V2": (32, 17, "conv1", "conv5_block3"),
+    "DenseNet121": (32, 62, "conv1", "conv5_block16"),
+    "InceptionV3": (75, 12, "stem", "mixed10"),
+    "InceptionResNetV2": (75, 45, "stem", "conv_7b"),
+    "Xception": (71, 14, "block1", "block14"),
+    "VGG16": (32, 5, "block1", "block5"),
+    "NASNetMobile": (32, 17, "stem", "cell_12"),
+}
 
 
 @pytest.fixture
@@ -74,28 +74,10 @@ def test_the_table_of_the_docs_is_what_was_recorded(applications, name):
     assert written == part.table(recorded(part))
 
 
-BLOCKS = {
-    "MobileNet": (32, 14, "conv1", "conv_13"),
-    "MobileNetV2": (32, 19, "Conv1", "Conv_1"),
-    "MobileNetV3Small": (32, 13, "conv", "conv_1"),
-    "EfficientNetB0": (32, 18, "stem", "top"),
-    "EfficientNetV2B0": (32, 23, "stem", "top"),
-    "ConvNeXtTiny": (32, 22, "convnext_tiny_stem", "convnext_tiny_stage_3_block_2"),
-    "ResNet50": (32, 17, "conv1", "conv5_block3"),
-    "ResNet50V2": (32, 17, "conv1", "conv5_block3"),
-    "DenseNet121": (32, 62, "conv1", "conv5_block16"),
-    "InceptionV3": (75, 12, "stem", "mixed10"),
-    "InceptionResNetV2": (75, 45, "stem", "conv_7b"),
-    "Xception": (71, 14, "block1", "block14"),
-    "VGG16": (32, 5, "block1", "block5"),
-    "NASNetMobile": (32, 17, "stem", "cell_12"),
-}
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SMALLEST)
 def test_the_smallest_of_each_family(applications, name, tmp_path):
-    size, count, first, last = BLOCKS[name]
+    size, count, first, last = SMALLEST[name]
     # The record holds the compiled step of all of them; here one is enough.
     found = applications.prove(name, tmp_path, size=size, eager=name != "MobileNetV2")
     assert {check: found[check] for check in applications.CHECKS} == dict.fromkeys(

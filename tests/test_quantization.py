@@ -211,13 +211,9 @@ def test_gradients_reach_every_trainable_weight(trained):
     assert all(g is not None and np.isfinite(g).all() for g in gradients)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "options",
-    [
-        pytest.param({"jit_compile": True}, marks=pytest.mark.slow),
-        pytest.param({"jit_compile": False}, marks=pytest.mark.slow),
-        pytest.param({"steps_per_execution": 2}, marks=pytest.mark.slow),
-    ],
+    "options", [{"jit_compile": True}, {"jit_compile": False}, {"steps_per_execution": 2}]
 )
 def test_callback_trains_through_the_twin_and_leaves_the_model(options, tmp_path):
     model = compiled(small_cnn(), **options)

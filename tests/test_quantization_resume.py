@@ -80,7 +80,7 @@ def whole(tmp_path_factory):
     ("kill", "last"),
     [
         (9, True),
-        *(pytest.param(kill, bool(kill % 3), marks=pytest.mark.slow) for kill in (1, 5, 7, 13, 15)),
+        *((kill, bool(kill % 3)) for kill in (1, 5, 7, 13, 15)),
     ],
 )
 def test_killed_at_any_step_ends_as_if_nothing_had_happened(tmp_path, whole, kill, last):
