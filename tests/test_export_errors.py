@@ -86,6 +86,21 @@ def test_flex_cannot_be_verified():
         to_tflite(model_with(Erf()), allow_flex=True, verify=np.ones((2, 6, 6, 3)))
 
 
+def test_state_that_a_call_moves_on_moves_on_in_the_file():
+    class Count(keras.layers.Layer):
+        def build(self, shape):
+            self.count = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+        def call(self, x):
+            self.count.assign_add(1.0)
+            return x * self.count
+
+    content = to_tflite(keras.Sequential([keras.Input((3,)), Count()])).content
+    lite = TFLiteModel(content)
+    ones = np.ones((1, 3), "float32")
+    assert [float(lite.predict(ones)[0, 0]) for _ in range(3)] == [1.0, 2.0, 3.0]
+
+
 def test_a_lookup_table_goes_into_the_file():
     ids = keras.Input((4,), dtype="int64")
     found = keras.layers.IntegerLookup(vocabulary=[3, 5, 7])(ids)

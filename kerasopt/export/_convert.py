@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import os
 import tempfile
 import warnings
@@ -12,6 +13,9 @@ import numpy as np
 
 from kerasopt._backend import keras, tf
 from kerasopt.export._blame import explain
+
+_MANY_BYTES = 2**30
+"""Of weights: constants stand in the graph itself, which holds less than 2 GiB."""
 
 
 def convert(
@@ -100,19 +104,46 @@ def _save(model: Any, folder: str, output_names: Sequence[str]) -> None:
         return dict(zip(output_names, outputs, strict=True))
 
     signature = [tf.TensorSpec(t.shape, t.dtype, name=t.name) for t in model.inputs]
-    function = tf.function(serve, input_signature=signature, autograph=False)
-    concrete = function.get_concrete_function()
+    concrete = _trace(serve, signature, model)
     if _only_variables(concrete):
         # Keras' archive walks through all that a model holds and writes three functions of it,
-        # which takes three times as long.
+        # and gradients need functions of their own: that takes several times as long.
         root = tf.Module()
         root.used = list(concrete.graph.variables)
-        tf.saved_model.save(root, folder, signatures=concrete)
+        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+        tf.saved_model.save(root, folder, signatures=concrete, options=options)
         return
     archive = keras.export.ExportArchive()  # it finds lookup tables too
     archive.track(model)
     archive.add_endpoint("serve", fn=serve, input_signature=signature)
     archive.write_out(folder, verbose=False)
+
+
+def _trace(serve: Callable[..., Any], signature: Sequence[Any], model: Any) -> Any:
+    """Returns the traced function, its weights as constants unless a call changes one.
+
+    The converter makes constants of them anyway, but first variables are written, read, assigned
+    and folded one by one, which takes longer than all the rest.
+    """
+
+    def traced(function: Callable[..., Any]) -> Any:
+        function = tf.function(function, input_signature=signature, autograph=False)
+        return function.get_concrete_function()
+
+    variables = list({id(variable): variable for variable in model.variables}.values())
+    if sum(math.prod(v.shape) * np.dtype(v.dtype).itemsize for v in variables) > _MANY_BYTES:
+        return traced(serve)
+    scope = keras.StatelessScope([(v, tf.constant(v.value)) for v in variables])
+    before = [scope.get_current_value(variable) for variable in variables]
+
+    def constant(*tensors: Any) -> Any:
+        with scope:
+            return serve(*tensors)
+
+    function = traced(constant)
+    after = [scope.get_current_value(variable) for variable in variables]
+    moves_on = any(old is not new for old, new in zip(before, after, strict=True))
+    return traced(serve) if moves_on else function
 
 
 def _only_variables(function: Any) -> bool:
