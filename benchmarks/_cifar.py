@@ -57,7 +57,7 @@ def augmented(part: Part, seed: int, batch_size: int = 128) -> Any:
 
     def change(image: Any, label: Any) -> Any:
         image = tf.image.random_flip_left_right(tf.cast(image, tf.float32))
-        image = tf.image.random_crop(tf.pad(image, [[4, 4], [4, 4], [0, 0]]), (32, 32, 3))
+        image = tf.image.random_crop(tf.pad(image, [[4, 4], [4, 4], [0, 0]]), part[0].shape[1:])
         return image, label
 
     tf.random.set_seed(seed)

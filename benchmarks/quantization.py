@@ -3,19 +3,23 @@
     python benchmarks/quantization.py step
     python benchmarks/quantization.py flowers17 [--seeds 0 1 2]
     python benchmarks/quantization.py cifar10 [--seeds 0 1 2] [--images 5000]
+    python benchmarks/quantization.py small [--seeds 0 1 2]
 
 `step` trains MobileNetV2 0.35 (96×96, batches of 32) in real `fit` calls that take turns batch by
 batch, so that what else the machine does hits all alike; TF-MOT on tf_keras beside it. `flowers17`
-trains the fine-tuned EfficientNet-Lite0 that `transfer.py` left in `runs/` on, quantization-aware,
-and exports it, with post-training int8 of the same float model beside it. `cifar10` trains
-MobileNetV3Small and EfficientNetB0 from scratch on a sample of CIFAR-10, once as float and once
-from the same float weights quantization-aware. Each training goes into `results/quantization.json`
-when it is done and is not run again.
+trains the fine-tuned EfficientNet-Lite0 that `transfer.py` left in `runs/` on, as float and from
+the same weights quantization-aware, for as many epochs at the same rates, and exports it, with
+post-training int8 of the same float model beside it. `cifar10` does so with MobileNetV3Small and
+EfficientNetB0, trained from scratch on a sample of CIFAR-10, and `small` with ResNet-8 on CIFAR-10
+and a net of three convolutions on Fashion-MNIST. All 10,000 test images are asked. Each training
+goes into `results/quantization.json` when it is done and is not run again.
 """
 
 import argparse
+import gzip
 import os
 import statistics
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -25,8 +29,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 import tf_keras
-from _cifar import augmented, cifar
-from _record import RUNS, record_part, recorded
+from _cifar import augmented, cifar, resnet8
+from _record import RUNS, SHARED, record_part, recorded
 from _turns import Training, fit_in_turns
 from transfer import pipeline, split
 
@@ -36,10 +40,12 @@ BATCH, STEPS, WARM_UP = 32, 150, 10
 BARS: dict[str, dict[str, float]] = {
     "step": {"aware_over_plain": 1.25},
     "flowers17": {"aware_points_lost": 0.2, "same_class": 0.99},
-    "cifar10": {"aware_points_lost": 0.5, "same_class": 0.99},
+    "cifar10": {"aware_points_lost": 0.5},
+    "small": {"same_class": 0.99},
 }
-EPOCHS = {"flowers17": 3, "cifar10": 4}
-FLOAT_EPOCHS = 20
+EPOCHS = {"flowers17": 3, "cifar10": 3, "small": 3}
+FLOAT_EPOCHS = {"cifar10": 20, "small": 6}
+BATCHES = {"flowers17": 32, "cifar10": 64, "small": 128}
 
 
 # The step
@@ -106,25 +112,30 @@ def compiled(model: Any, rate: float, steps: int) -> Any:
         ),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
+        jit_compile=False,  # compiling each phase would take longer than it saves
     )
     return model
 
 
-def measured(model: Any, train: Any, parts: dict[str, Any], epochs: int, steps: int) -> Any:
+def measured(model: Any, train: Any, parts: dict[str, Any], part: str) -> dict[str, Any]:
     """Trains on, float and quantization-aware, and returns accuracies in Keras and of the files."""
-    test = parts["test"]
-    rows = {"float": round(accuracy(model, test), 4)}
+    epochs, steps = EPOCHS[part], EPOCHS[part] * -(-len(parts["train"][0]) // BATCHES[part])
+    test, weights = parts["test"], model.get_weights()
+    before = accuracy(model, test)
+    compiled(model, 1e-4, steps).fit(train, epochs=epochs, verbose=2)
+    trained_on = accuracy(model, test)
     options = {"verify": test, "min_agreement": 0.0, "max_accuracy_drop": 1.0}
     representative = parts["train"][0][:: len(parts["train"][0]) // 200].astype("float32")
     after = ko.export.to_tflite(
         model, quantize="int8", representative_data=representative, **options
     )
+    model.set_weights(weights)
     quantize = ko.quantization.QuantizeAware(calibration=representative)
-    compiled(model, 1e-4, steps * epochs)
-    model.fit(train, epochs=epochs, verbose=2, callbacks=[quantize])
+    compiled(model, 1e-4, steps).fit(train, epochs=epochs, verbose=2, callbacks=[quantize])
     aware = ko.export.to_tflite(quantize.quantized_model, quantize="int8", **options)
     return {
-        **rows,
+        "float_before": round(before, 4),
+        "float": round(trained_on, 4),
         "post_training": round(after.accuracy, 4),
         "aware": round(aware.accuracy, 4),
         "aware_in_keras": round(aware.keras_accuracy, 4),
@@ -142,43 +153,98 @@ def accuracy(model: Any, part: tuple[np.ndarray, np.ndarray]) -> float:
 
 def flowers17(options: argparse.Namespace) -> None:
     """Trains the fine-tuned EfficientNet-Lite0 on, once for each seed."""
-    runs = recorded("quantization").get("flowers17", {}).get("runs", {})
-    rows = runs.setdefault("EfficientNetLite0", {})
-    for seed in options.seeds:
-        if str(seed) in rows:
-            continue
-        keras.utils.set_random_seed(seed)
+
+    def trained(seed: int) -> tuple[Any, Any, dict[str, Any]]:
         parts = split(seed)
         model = keras.models.load_model(RUNS / f"fine_tune_{seed}.keras")
-        train, epochs = pipeline(parts["train"], seed), EPOCHS["flowers17"]
-        rows[str(seed)] = measured(model, train, parts, epochs, -(-len(parts["train"][0]) // 32))
-        record_part("quantization", "flowers17", summary("flowers17", runs))
+        return model, pipeline(parts["train"], seed), parts
+
+    run("flowers17", "EfficientNetLite0", trained, options)
 
 
 def cifar10(options: argparse.Namespace) -> None:
     """Trains the networks that collapse in int8, float first, once for each seed."""
     parts = cifar(options.images)
-    parts["test"] = tuple(array[: options.test] for array in parts["test"])
-    runs = recorded("quantization").get("cifar10", {}).get("runs", {})
-    steps = options.images // BATCH
     for name in ("MobileNetV3Small", "EfficientNetB0"):
-        rows = runs.setdefault(name, {})
-        for seed in options.seeds:
-            if str(seed) in rows:
-                continue
-            keras.utils.set_random_seed(seed)
+
+        def build(name: str = name) -> Any:
             model = getattr(keras.applications, name)(
                 input_shape=(32, 32, 3), weights=None, classes=10, classifier_activation=None
             )
             for layer in model.layers:  # statistics that follow a training as short as this
                 if isinstance(layer, keras.layers.BatchNormalization):
                     layer.momentum = 0.9
-            train = augmented(parts["train"], seed, BATCH)
-            compiled(model, 2e-3, steps * FLOAT_EPOCHS)
-            model.fit(train, epochs=FLOAT_EPOCHS, verbose=2)
-            rows[str(seed)] = measured(model, train, parts, EPOCHS["cifar10"], steps)
-            figures = summary("cifar10", runs, images=options.images, test_images=options.test)
-            record_part("quantization", "cifar10", {**figures, "float_epochs": FLOAT_EPOCHS})
+            return model
+
+        run("cifar10", name, from_scratch("cifar10", build, parts), options, images=options.images)
+
+
+def small(options: argparse.Namespace) -> None:
+    """Trains small nets on all of CIFAR-10 and of Fashion-MNIST, once for each seed."""
+    for name, build, load in (
+        ("ResNet8 CIFAR-10", lambda: resnet8(keras), lambda: cifar(50_000)),
+        ("CNN Fashion-MNIST", three_convolutions, fashion_mnist),
+    ):
+        rows = recorded("quantization").get("small", {}).get("runs", {}).get(name, {})
+        if all(str(seed) in rows for seed in options.seeds):
+            continue
+        run("small", name, from_scratch("small", build, load()), options)
+
+
+def three_convolutions() -> Any:
+    """Returns a small net for grey images (28, 28, 1)."""
+    layers: list[Any] = [keras.Input((28, 28, 1)), keras.layers.Rescaling(1 / 255)]
+    for filters in (16, 32, 64):
+        layers += [
+            keras.layers.Conv2D(filters, 3, strides=2, padding="same", use_bias=False),
+            keras.layers.BatchNormalization(momentum=0.9),
+            keras.layers.ReLU(),
+        ]
+    return keras.Sequential(
+        [*layers, keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(10)]
+    )
+
+
+def fashion_mnist() -> dict[str, Any]:
+    """Reads the four IDX files."""
+
+    def read(name: str, offset: int) -> np.ndarray:
+        path = SHARED / "data" / "fashion_mnist" / f"{name}.gz"
+        return np.frombuffer(gzip.decompress(path.read_bytes()), "uint8", offset=offset)
+
+    return {
+        part: (
+            read(f"{prefix}-images-idx3-ubyte", 16).reshape(-1, 28, 28, 1),
+            read(f"{prefix}-labels-idx1-ubyte", 8).astype("int64"),
+        )
+        for part, prefix in (("train", "train"), ("test", "t10k"))
+    }
+
+
+def from_scratch(part: str, build: Callable[[], Any], parts: dict[str, Any]) -> Any:
+    """Returns what trains a float model from the beginning, with its data."""
+    size = BATCHES[part]
+
+    def trained(seed: int) -> tuple[Any, Any, dict[str, Any]]:
+        model, train = build(), augmented(parts["train"], seed, size)
+        epochs = FLOAT_EPOCHS[part]
+        compiled(model, 2e-3, epochs * (len(parts["train"][0]) // size))
+        model.fit(train, epochs=epochs, verbose=2)
+        return model, train, parts
+
+    return trained
+
+
+def run(part: str, name: str, trained: Any, options: argparse.Namespace, **facts: Any) -> None:
+    """Measures one network with each seed that is not recorded yet."""
+    for seed in options.seeds:
+        runs = recorded("quantization").get(part, {}).get("runs", {})
+        rows = runs.setdefault(name, {})
+        if str(seed) in rows:
+            continue
+        keras.utils.set_random_seed(seed)
+        rows[str(seed)] = measured(*trained(seed), part)
+        record_part("quantization", part, summary(part, runs, **facts))
 
 
 def summary(part: str, runs: dict[str, Any], **facts: Any) -> dict[str, Any]:
@@ -194,21 +260,24 @@ def summary(part: str, runs: dict[str, Any], **facts: Any) -> dict[str, Any]:
     return {
         "bars": BARS[part],
         **facts,
+        "float_epochs": FLOAT_EPOCHS.get(part),
         "epochs": EPOCHS[part],
         "points_lost": lost,
         "runs": runs,
     }
 
 
+PARTS = {"step": step, "flowers17": flowers17, "cifar10": cifar10, "small": small}
+
+
 def main() -> None:
     """Measures what the command line names."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("part", choices=("step", "flowers17", "cifar10"))
+    parser.add_argument("part", choices=tuple(PARTS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--images", type=int, default=5000, help="of CIFAR-10, to train on")
-    parser.add_argument("--test", type=int, default=2000, help="images of CIFAR-10 to test on")
     options = parser.parse_args()
-    {"step": step, "flowers17": flowers17, "cifar10": cifar10}[options.part](options)
+    PARTS[options.part](options)
 
 
 if __name__ == "__main__":
