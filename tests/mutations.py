@@ -4,8 +4,10 @@ import io
 import random
 import zipfile
 
+import flatbuffers
 import keras
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema
 from PIL import Image
 
 from kerasopt.export import Metadata, to_tflite
@@ -84,3 +86,35 @@ def image_files():
 def seeds(count, seed=0):
     """Numbers of mutations, the same each time."""
     return [random.Random(f"{seed}/{index}") for index in range(count)]
+
+
+def crowded(subgraphs=1, tensors=2, variants=0):
+    """A TFLite file of a ReLU, whose offsets name one subgraph, tensor or variant many times."""
+    builder = flatbuffers.Builder(1024)
+
+    def vector(*offsets):
+        builder.StartVector(4, len(offsets), 4)
+        for offset in reversed(offsets):
+            builder.PrependUOffsetTRelative(offset)
+        return builder.EndVector()
+
+    def numbers(value):
+        return builder.CreateNumpyVector(np.array([value], "int32"))
+
+    def table(kind, **fields):
+        getattr(schema, f"{kind}Start")(builder)
+        for name, value in fields.items():
+            getattr(schema, f"{kind}Add{name}")(builder, value)
+        return getattr(schema, f"{kind}End")(builder)
+
+    shape, first, second = numbers(1), numbers(0), numbers(1)
+    variant = vector(*[table("VariantSubType", Shape=shape)] * variants)
+    one = vector(*[table("Tensor", Shape=shape, VariantTensors=variant)] * tensors)
+    relu = vector(table("Operator", Inputs=first, Outputs=second))
+    graph = table("SubGraph", Tensors=one, Inputs=first, Outputs=second, Operators=relu)
+    kind = schema.BuiltinOperator.RELU
+    codes = vector(table("OperatorCode", BuiltinCode=kind, DeprecatedBuiltinCode=kind))
+    buffers, graphs = vector(table("Buffer")), vector(*[graph] * subgraphs)
+    root = table("Model", Version=3, OperatorCodes=codes, Subgraphs=graphs, Buffers=buffers)
+    builder.Finish(root, b"TFL3")
+    return bytes(builder.Output())

@@ -18,9 +18,17 @@ from kerasopt._keras_file import load_keras
 from kerasopt.datasets import load_image
 from kerasopt.export import TFLiteModel, read_metadata, to_tflite
 from kerasopt.export import _child as child
-from kerasopt.profiling import profile
+from kerasopt.profiling import arena_bytes, profile
 from tests.models import small_cnn, stripes
-from tests.mutations import image_files, keras_file, mutate, mutate_inside, seeds, tflite_files
+from tests.mutations import (
+    crowded,
+    image_files,
+    keras_file,
+    mutate,
+    mutate_inside,
+    seeds,
+    tflite_files,
+)
 
 LONGEST = 40.0
 """Seconds: the limits below, and a busy machine."""
@@ -96,6 +104,24 @@ def test_a_child_that_was_taken_over_is_not_believed(content, tmp_path, monkeypa
         monkeypatch.setattr(child.program, "__file__", str(script))
         with pytest.raises(ValueError, match="cannot run this TFLite file"):
             TFLiteModel(content, trusted=False)
+
+
+# TFLite files
+
+
+@pytest.mark.parametrize(
+    "many", [{"subgraphs": 600, "tensors": 600}, {"tensors": 400, "variants": 400}]
+)
+def test_a_small_file_that_would_be_read_for_minutes(many):
+    """Some kilobytes, whose offsets name one subgraph, or one part of a tensor, again and again."""
+    np.testing.assert_array_equal(TFLiteModel(crowded(), trusted=True).predict([-1.0]), [0.0])
+    file = crowded(**many)
+    assert len(file) < 6_000
+    start = time.monotonic()
+    for read in (TFLiteModel, profile, read_metadata, arena_bytes):
+        with pytest.raises(ValueError, match="parts take more room than the file has"):
+            read(file)
+    assert time.monotonic() - start < 2.0
 
 
 # .keras files
