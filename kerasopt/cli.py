@@ -8,13 +8,14 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from kerasopt import __version__
 from kerasopt._files import write_atomic
 from kerasopt._tables import export_rows, metadata_table, run_table
 from kerasopt._terminal import EXPECTED_ERRORS, quiet_libraries, training_progress
+from kerasopt._text import printable
 from kerasopt._validation import check_choice, check_int
 
 app = typer.Typer(
@@ -23,7 +24,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train an image classifier with Keras 3 and ship it as a verified TFLite file.",
 )
-console = Console()
+# What is printed holds names from files and paths: nothing of it is taken for markup.
+console = Console(markup=False, emoji=False)
 
 _RECIPES = ("basic", "randaugment", "trivialaugment", "autoaugment", "augmix")
 
@@ -158,7 +160,7 @@ def export(
     target = out or model.with_suffix(".tflite")
     mode = None if quantize == "none" else quantize
     result = export.to_tflite(loaded, target, quantize=mode, **options)
-    table = Table(title=str(target), show_header=False)
+    table = Table(title=Text(str(target)), show_header=False)
     for name, value in export_rows(result):
         table.add_row(name, value)
     console.print(table)
@@ -206,7 +208,7 @@ def benchmark(
         warmup=warmup,
         xnnpack=xnnpack,
     )
-    console.print(report.table(), highlight=False, soft_wrap=True, markup=False)
+    console.print(report.table(), highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -232,7 +234,7 @@ def diff(
         tolerance=tolerance,
         class_names=next(filter(None, labels), None),
     )
-    console.print(found.table(), highlight=False, soft_wrap=True, markup=False)
+    console.print(found.table(), highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -263,7 +265,7 @@ def report(
                 "`runs` must be folders of runs. "
                 f"Received: {str(runs[0])!r}, which has no report.html. `kerasopt train` writes it."
             )
-    console.print(str(page), highlight=False, soft_wrap=True, markup=False)
+    console.print(str(page), highlight=False, soft_wrap=True)
     if open_page:
         typer.launch(str(page))
 
@@ -295,7 +297,7 @@ def serve(
     from kerasopt.serving import PhotoServer
 
     with PhotoServer(run, port=port) as server:
-        console.print(f"{server.description['title']}: {server.url}  (Ctrl-C ends it)")
+        console.print(f"{printable(server.description['title'])}: {server.url}  (Ctrl-C ends it)")
         if open_page:
             typer.launch(server.url)
         server.wait()
@@ -351,7 +353,7 @@ def _some_photos(directory: pathlib.Path, count: int, seed: int) -> list[pathlib
 def _finish(metrics: dict[str, Any], folder: pathlib.Path) -> None:
     console.print(run_table(metrics, folder))
     for note in metrics["notes"]:
-        console.print(f"[dim]{note}[/dim]")
+        console.print(note, style="dim")
     console.print(
         f"Trained in {metrics['training_seconds']:.0f} s. Report: {folder / 'report.html'}"
     )
@@ -364,12 +366,10 @@ def main() -> None:
         with quiet_libraries():
             app()
     except EXPECTED_ERRORS as error:
-        Console(stderr=True).print(f"[bold red]Error:[/bold red] {_plain(error)}", soft_wrap=True)
+        said = printable(str(error) or type(error).__name__)
+        line = Text.assemble(("Error:", "bold red"), f" {said}")
+        Console(stderr=True).print(line, soft_wrap=True)
         sys.exit(1)
-
-
-def _plain(error: BaseException) -> str:
-    return escape(str(error) or type(error).__name__)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ share nothing, so that all parts of a file together are no longer than the file.
 from typing import Any
 
 MOST_TABLES = 100_000
-"""Subgraphs, tensors, operators, buffers and so on. MobileNetV2 has 346 of them for 66 operators, and
-the largest models of keras.applications have 1,364 operators."""
+"""Subgraphs, tensors, operators, buffers and so on. MobileNetV2 has 346 of them for 66 operators;
+the largest of keras.applications have 1,364 operators."""
 _SLACK = 2
 _TABLE, _ENTRY = 8, 4
 """Bytes that a table takes at least, with the offset that leads to it, and a number of a list."""
