@@ -1,6 +1,7 @@
 """Damaged files: what a bad disk, a bad line and a bad person make of good ones."""
 
 import io
+import json
 import random
 import zipfile
 
@@ -38,6 +39,28 @@ def mutate(content, rng):
     else:
         del data[start:]
     return bytes(data)
+
+
+def repacked(content, **changes):
+    """Packs a zip anew, with other content for `config_json`, ..., and what is `added`."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(packed, "w") as new:
+        for name in old.namelist():
+            data = changes.pop(name.replace(".", "_"), old.read(name))
+            if data is not None:
+                new.writestr(name, data)
+        for name, data in changes.pop("added", {}).items():
+            new.writestr(name, data)
+    return packed.getvalue()
+
+
+def greedy(content, units=20_000_000):
+    """A `.keras` file whose last layer asks for many more units than there are weights for."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        config = json.loads(archive.read("config.json"))
+    last = config["config"]["layers"][-1]
+    last["config"]["units"] = units
+    return repacked(content, config_json=json.dumps(config))
 
 
 def mutate_inside(content, rng):

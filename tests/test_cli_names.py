@@ -66,11 +66,10 @@ def test_export_and_report_print_paths_as_they_are(file):
 
 def test_serve_prints_the_title_as_it_is(file, monkeypatch):
     class Server:
-        description = {"title": "x[/y]\x1b"}
         url = "http://127.0.0.1:1/"
 
         def __init__(self, run, *, port):
-            pass
+            self.description = {"title": "x[/y]\x1b"}
 
         def __enter__(self):
             return self

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pathlib
+import resource
 import subprocess
 import sys
 import time
@@ -22,10 +23,12 @@ from kerasopt.profiling import arena_bytes, profile
 from tests.models import small_cnn, stripes
 from tests.mutations import (
     crowded,
+    greedy,
     image_files,
     keras_file,
     mutate,
     mutate_inside,
+    repacked,
     seeds,
     tflite_files,
 )
@@ -127,18 +130,6 @@ def test_a_small_file_that_would_be_read_for_minutes(many):
 # .keras files
 
 
-def repacked(content, **changes):
-    packed = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(packed, "w") as new:
-        for name in old.namelist():
-            data = changes.pop(name.replace(".", "_"), old.read(name))
-            if data is not None:
-                new.writestr(name, data)
-        for name, data in changes.pop("added", {}).items():
-            new.writestr(name, data)
-    return packed.getvalue()
-
-
 def with_weights(whole, kind):
     file = io.BytesIO()
     with h5py.File(file, "w") as weights:
@@ -146,6 +137,9 @@ def with_weights(whole, kind):
             weights["layers"] = h5py.ExternalLink("/etc/passwd", "/")
         elif kind == "external":
             weights.create_dataset("layers", (8,), "u1", external=[("/etc/passwd", 0, 8)])
+        elif kind == "packed":
+            for part in range(4):
+                weights.create_dataset(f"{part}", (2**23,), "f4", chunks=(2**20,), compression=9)
         else:
             weights.create_dataset("layers", (2**38,), "f8", chunks=(2**20,), compression="gzip")
     return repacked(whole, model_weights_h5=file.getvalue())
@@ -164,6 +158,18 @@ def whole(tmp_path_factory):
     return keras_file(tmp_path_factory.mktemp("keras"))
 
 
+def test_a_config_gets_no_more_memory_than_the_weights_need(whole, tmp_path):
+    """Some kilobytes that ask for 80 million numbers: nothing of it is allocated."""
+    file = tmp_path / "model.keras"
+    file.write_bytes(greedy(whole))
+    add_weight = keras.layers.Layer.add_weight
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match="ask for more weights than the file holds"):
+        load_keras(file)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
+    assert keras.layers.Layer.add_weight is add_weight
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -178,7 +184,9 @@ def whole(tmp_path_factory):
         (lambda whole: repacked(whole, model_weights_h5=b"\x89HDF no"), "weights cannot be read"),
         (lambda whole: with_weights(whole, "link"), "lead to another"),
         (lambda whole: with_weights(whole, "external"), "lead to another"),
-        (lambda whole: with_weights(whole, "huge"), "cannot be read"),
+        (lambda whole: with_weights(whole, "huge"), "weights unpack to"),
+        (lambda whole: with_weights(whole, "packed"), "weights unpack to"),
+        (lambda whole: greedy(whole), "ask for more weights than the file holds"),
         (lambda whole: repacked(whole, config_json=b"{}"), "that Keras can load"),
         (lambda whole: repacked(whole, config_json=b"[" * 100_000), "that Keras can load"),
     ],
