@@ -111,7 +111,7 @@ def seeds(count, seed=0):
     return [random.Random(f"{seed}/{index}") for index in range(count)]
 
 
-def crowded(subgraphs=1, tensors=2, variants=0):
+def crowded(subgraphs=1, tensors=2, variants=0, size=1):
     """A TFLite file of a ReLU, whose offsets name one subgraph, tensor or variant many times."""
     builder = flatbuffers.Builder(1024)
 
@@ -130,7 +130,7 @@ def crowded(subgraphs=1, tensors=2, variants=0):
             getattr(schema, f"{kind}Add{name}")(builder, value)
         return getattr(schema, f"{kind}End")(builder)
 
-    shape, first, second = numbers(1), numbers(0), numbers(1)
+    shape, first, second = numbers(size), numbers(0), numbers(1)
     variant = vector(*[table("VariantSubType", Shape=shape)] * variants)
     one = vector(*[table("Tensor", Shape=shape, VariantTensors=variant)] * tensors)
     relu = vector(table("Operator", Inputs=first, Outputs=second))

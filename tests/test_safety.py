@@ -19,6 +19,8 @@ from kerasopt._keras_file import load_keras
 from kerasopt.datasets import load_image
 from kerasopt.export import TFLiteModel, read_metadata, to_tflite
 from kerasopt.export import _child as child
+from kerasopt.export._photos import at_once
+from kerasopt.export._timing import random_sample
 from kerasopt.profiling import arena_bytes, profile
 from tests.models import small_cnn, stripes
 from tests.mutations import (
@@ -101,6 +103,7 @@ def test_a_child_that_was_taken_over_is_not_believed(content, tmp_path, monkeypa
         b"\xff" * 64,
         b"\x05\0\0\0\0\0\0\0hello",
         b"\x0e\0\0\0\0\0\0\0" + b'{"arrays": 17}',
+        b"\x22\0\0\0\0\0\0\0" + b'{"arrays": [["<f4", [900000000]]]}',
     ):
         script = tmp_path / "program.py"
         script.write_text(f"import sys; sys.stdout.buffer.write({answer!r})")
@@ -125,6 +128,28 @@ def test_a_small_file_that_would_be_read_for_minutes(many):
         with pytest.raises(ValueError, match="parts take more room than the file has"):
             read(file)
     assert time.monotonic() - start < 2.0
+
+
+def test_a_small_file_that_asks_for_gigabytes():
+    """Of inputs, of which the parent would make some random ones, and of outputs."""
+    with pytest.raises(ValueError, match=r"at most 536,870,912 bytes\. Received: 2,147,483,648"):
+        TFLiteModel(crowded(size=2**28))
+    model = TFLiteModel(crowded(size=2**25))
+    assert at_once(model) == 1
+    assert at_once(TFLiteModel(crowded())) == 32
+    (values,) = random_sample(model).inputs
+    assert values.dtype == "float32"
+    assert values.max() == 254.0
+
+
+def test_an_answer_that_is_too_long_is_not_read():
+    stream = io.BytesIO()
+    child.program.send(stream, {}, [np.zeros(3), np.zeros(2)])
+    stream.seek(0)
+    assert len(child.program.receive(stream, longest=40)[1]) == 2
+    stream.seek(0)
+    with pytest.raises(child.program.TooLongError, match="40 bytes, more than 39"):
+        child.program.receive(stream, longest=39)
 
 
 # .keras files

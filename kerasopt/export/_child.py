@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import math
 import pathlib
 import signal
 import subprocess
@@ -19,6 +20,10 @@ _START = 60.0
 """Seconds that a program may take to start on a busy machine; it has not seen the file by then."""
 TIME_LIMIT = 30.0
 """Seconds that loading, or one inference, may take unless the user says otherwise."""
+_LARGEST = 512 * 2**20
+"""Bytes of the inputs and outputs of a file that anyone may have written; pictures of 4,000 x 2,000
+pixels are 100 MB."""
+_OWN = "A file of your own runs with trusted=True."
 _TRUSTED: set[bytes] = set()
 
 
@@ -94,7 +99,7 @@ class _Child:
             header, answer = program.receive(process.stdout)  # type: ignore[arg-type]
         except (EOFError, OSError, ValueError) as error:
             self.close()
-            self._fate = self._obituary(limit if late.is_set() else None)
+            self._fate = self._obituary(error, limit if late.is_set() else None)
             raise ValueError(self._fate) from error
         finally:
             timer.cancel()
@@ -104,7 +109,9 @@ class _Child:
             raise ValueError(text if text.startswith(what) else what + text)
         return header, answer
 
-    def _obituary(self, limit: float | None) -> str:
+    def _obituary(self, error: Exception, limit: float | None) -> str:
+        if isinstance(error, program.TooLongError):
+            return f"The interpreter cannot run this TFLite file: {error}. {_OWN}"
         code = self._process.returncode
         if limit is not None:
             fate = f"it took longer than {limit:g} seconds"
@@ -139,7 +146,15 @@ class ChildRunner(_Child):
         file = np.frombuffer(content, np.uint8)
         question = {"do": "load", "threads": threads, "flex": flex, "xnnpack": xnnpack}
         header, _ = self._ask(question, [file], limit=time_limit)
-        self.inputs, self.outputs = header["inputs"], header["outputs"]
+        with _believed("described no inputs and outputs"):
+            self.inputs, self.outputs = header["inputs"], header["outputs"]
+            size = sum(size_of(t["shape"], t["dtype"]) for t in (*self.inputs, *self.outputs))
+        if size > _LARGEST:
+            self.close()
+            raise ValueError(
+                f"The inputs and outputs of a TFLite file must be at most {_LARGEST:,} bytes. "
+                f"Received: {size:,} bytes. {_OWN}"
+            )
 
     def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Returns the outputs for inputs in the file's own types and shapes."""
@@ -203,14 +218,20 @@ class Bench(_Child):
 
 
 @contextlib.contextmanager
-def _believed() -> Iterator[None]:
+def _believed(instead: str = "gave no measurement") -> Iterator[None]:
     """A process that a file took over may answer anything."""
     try:
         yield
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            "The interpreter cannot run this TFLite file: its process gave no measurement."
+            f"The interpreter cannot run this TFLite file: its process {instead}."
         ) from error
+
+
+def size_of(shape: Sequence[int | None], dtype: str) -> int:
+    """Returns the bytes of a tensor; an open batch is one input."""
+    sizes = [1 if size is None else int(size) for size in shape]
+    return math.prod(sizes) * np.dtype(dtype).itemsize
 
 
 def _stop(process: Any) -> None:

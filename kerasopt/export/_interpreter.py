@@ -11,12 +11,9 @@ import numpy as np
 from kerasopt._data import batches, class_indices, top_class
 from kerasopt._validation import check_int, check_number
 from kerasopt.export._child import TIME_LIMIT, is_trusted, open_runner
-from kerasopt.export._photos import labelled_photos, load_photos, photo_paths
+from kerasopt.export._photos import at_once, labelled_photos, load_photos, photo_paths
 from kerasopt.export._timing import Timing, measure
 from kerasopt.profiling import tflite_operators
-
-_OPEN_CHUNK = 32
-"""Inputs that a file with an open batch gets at once."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +149,7 @@ class TFLiteModel:
         arrays = input_arrays(self, images)
         total = len(arrays[0])
         size = self.inputs[0].shape[0] if self.inputs[0].shape else 1
-        chunk = _OPEN_CHUNK if size is None else size
+        chunk = at_once(self) if size is None else size
         parts = [
             self._run([x[i : i + chunk] for x in arrays], size) for i in range(0, total, chunk)
         ]
