@@ -40,19 +40,19 @@ def photo_paths(images: Any) -> list[pathlib.Path] | None:
 
 
 def load_photos(paths: Sequence[pathlib.Path], lite: Any) -> Iterator[np.ndarray]:
-    """Yields batches of photos as a file takes them, by the normalization that it names.
+    """Yields batches of photos, grey for a file of one channel, by the normalization it names.
 
     Args:
         paths: of the photos.
         lite: the `TFLiteModel`.
 
     Raises:
-        ValueError: the file takes no RGB image of a fixed size, or a photo is damaged.
+        ValueError: the file takes no image of a fixed size, or a photo is damaged.
     """
     shape = lite.inputs[0].shape[1:]
-    if len(lite.inputs) > 1 or len(shape) != 3 or shape[-1] != 3 or None in shape:
+    if len(lite.inputs) > 1 or len(shape) != 3 or shape[-1] not in (1, 3) or None in shape:
         raise ValueError(
-            "Photos need a file with one input, an RGB image of a fixed size. "
+            "Photos need a file with one input, an RGB or grey image of a fixed size. "
             f"Received: {len(lite.inputs)} inputs, the first of shape {lite.inputs[0].shape}. "
             "Pass arrays."
         )
@@ -62,7 +62,7 @@ def load_photos(paths: Sequence[pathlib.Path], lite: Any) -> Iterator[np.ndarray
     count = at_once(lite)
     for start in range(0, len(paths), count):
         chosen = paths[start : start + count]
-        pixels = np.stack([load_image(path, shape[:2]) for path in chosen])
+        pixels = np.stack([load_image(path, shape[:2], channels=shape[-1]) for path in chosen])
         yield (pixels.astype("float32") - mean) / std
 
 
