@@ -22,7 +22,7 @@ _MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}
 _MORE, _SPARE_NUMBERS = 2, 2**24
 """How many more numbers than the file holds its layers may ask for: generators of random numbers
 and the like have some that are not saved."""
-_SECONDS, _BYTES_A_SECOND = 30.0, 2**24
+_SECONDS, _BYTES_A_SECOND = 8.0, 2**24
 _LOADING = threading.RLock()
 
 

@@ -97,6 +97,20 @@ def test_a_child_that_hangs_is_ended(content, monkeypatch):
     assert time.monotonic() - start < LONGEST
 
 
+def test_the_time_that_a_file_gets_goes_with_its_size(content, monkeypatch):
+    """A small file that hangs is ended in seconds, and a large one has time to load."""
+    model = TFLiteModel(content, trusted=False)
+    assert model.time_limit == pytest.approx(5.0, abs=0.1)
+    assert TFLiteModel(content, time_limit=7).time_limit == 7.0
+    photo = 4 * 224 * 224 * 3
+    assert child.default_time_limit(14 * 2**20, photo) == pytest.approx(6.4, abs=0.1)
+    assert child.default_time_limit(13 * 10**8, photo) > 80
+    assert child.default_time_limit(0, 2**30) == 30.0
+    os.kill(model._runner._process.pid, 19)  # SIGSTOP
+    with pytest.raises(ValueError, match=r"took longer than 5\.\d+ seconds"):
+        model.predict(stripes(9)[0])
+
+
 def test_a_child_that_was_taken_over_is_not_believed(content, tmp_path, monkeypatch):
     """Whatever it says, nothing of it is unpickled or run."""
     for answer in (

@@ -125,6 +125,7 @@ class FileContent:
             1,
             operators=self.lite.operators,
             isolated=self.lite.isolated,
+            time_limit=self.lite.time_limit,
         )
         values: dict[int, list[np.ndarray]] = {index: [] for index in watched}
         size = self.lite.inputs[0].shape[0] or 1
