@@ -63,6 +63,17 @@ def greedy(content, units=20_000_000):
     return repacked(content, config_json=json.dumps(config))
 
 
+def ask_for_more(content, rng):
+    """A `.keras` file whose last layer asks for anything from a few to far too many units."""
+    return greedy(content, units=int(10 ** rng.uniform(0, 12)))
+
+
+def crowd(_, rng):
+    """A small TFLite file, of anything from a few to a million tensors, or of large ones."""
+    many = {name: int(10 ** rng.uniform(0, 3)) for name in ("subgraphs", "variants")}
+    return crowded(tensors=1 + int(10 ** rng.uniform(0, 3)), size=2 ** rng.randrange(30), **many)
+
+
 def mutate_inside(content, rng):
     """Changes a member of a zip and packs it anew, so that no checksum tells of it."""
     packed = io.BytesIO()
