@@ -50,6 +50,17 @@ Backbone = Annotated[
 ]
 
 
+Name = Annotated[str | None, typer.Option(help="Metadata: name of the model.")]
+Description = Annotated[str | None, typer.Option(help="Metadata: what the model does.")]
+Version = Annotated[str | None, typer.Option(help="Metadata: version of the model.")]
+Author = Annotated[str | None, typer.Option(help="Metadata: who made it.")]
+License = Annotated[str | None, typer.Option("--license", help="Metadata: its license.")]
+Mean = Annotated[
+    str | None, typer.Option(help="Metadata: an input is (pixel - mean) / std; 127.5, or 1,2,3.")
+]
+Std = Annotated[str | None, typer.Option(help="Metadata: see --mean.")]
+
+
 @app.callback(invoke_without_command=True)
 def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
@@ -126,7 +137,9 @@ def train(
 @app.command()
 def export(
     model: Annotated[pathlib.Path, typer.Argument(help="A .keras file.")],
-    quantize: Annotated[str, typer.Option(help="'none', 'float16', 'dynamic' or 'int8'.")] = "none",
+    quantize: Annotated[
+        str, typer.Option(help="'none', 'float16', 'dynamic', 'int8' or 'int16x8'.")
+    ] = "none",
     data: Annotated[
         pathlib.Path | None, typer.Option(help="Photos to take ranges from and to verify on.")
     ] = None,
@@ -136,33 +149,44 @@ def export(
     probabilities: Annotated[
         bool, typer.Option(help="Put a softmax behind a model that ends in logits.")
     ] = False,
+    batch_size: Annotated[
+        str, typer.Option(help="Inputs that the file takes at once, or 'any'.")
+    ] = "1",
+    allow_flex: Annotated[
+        bool, typer.Option("--allow-flex", help="Accept operators of TensorFlow.")
+    ] = False,
+    name: Name = None,
+    description: Description = None,
+    version: Version = None,
+    author: Author = None,
+    license_: License = None,
+    mean: Mean = None,
+    std: Std = None,
     seed: Seed = 0,
 ) -> None:
     """Convert a Keras model to TFLite, verified on photos where there are any."""
-    from kerasopt import datasets, export
+    from kerasopt._export_command import export_file
     from kerasopt._keras_file import load_keras
 
     if not model.is_file():
         raise ValueError(f"`model` must be a .keras file. Received: {str(model)!r}, no such file.")
-    loaded = load_keras(model, name="model")
-    options: dict[str, Any] = {"probabilities": probabilities}
-    if data is not None:
-        size = tuple(loaded.input_shape[1:3])
-        photos = datasets.image_folder(data, image_size=size, seed=seed)
-        options["verify"] = photos.validation if photos.test is None else photos.test
-        options["representative_data"] = photos.train if quantize == "int8" else None
-        if len(photos.class_names) != loaded.output_shape[-1]:
-            raise ValueError(
-                "`data` must have a folder for each class of the model. Received: "
-                f"{len(photos.class_names)} folders, a model of {loaded.output_shape[-1]} outputs."
-            )
-        options["labels"] = photos.class_names
+    check_choice("quantize", quantize, ("none", "float16", "dynamic", "int8", "int16x8"))
     target = out or model.with_suffix(".tflite")
-    mode = None if quantize == "none" else quantize
-    result = export.to_tflite(loaded, target, quantize=mode, **options)
+    texts = {"name": name, "description": description, "version": version, "author": author}
+    result = export_file(
+        load_keras(model, name="model"),
+        target,
+        quantize=quantize,
+        data=data,
+        seed=seed,
+        batch_size=batch_size,
+        metadata={**texts, "license": license_, "mean": mean, "std": std},
+        probabilities=probabilities,
+        allow_flex=allow_flex,
+    )
     table = Table(title=Text(str(target)), show_header=False)
-    for name, value in export_rows(result):
-        table.add_row(name, value)
+    for heading, value in export_rows(result):
+        table.add_row(heading, value)
     console.print(table)
 
 
