@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kerasopt import __version__
+from kerasopt import _options as options
 from kerasopt._files import write_atomic
 from kerasopt._tables import export_rows, metadata_table, run_table
 from kerasopt._terminal import EXPECTED_ERRORS, quiet_libraries, training_progress
@@ -29,37 +30,6 @@ console = Console(markup=False, emoji=False)
 
 _RECIPES = ("basic", "randaugment", "trivialaugment", "autoaugment", "augmix")
 
-Out = Annotated[pathlib.Path, typer.Option(help="Folder to write, which must not exist yet.")]
-Epochs = Annotated[int, typer.Option(help="Passes over the training photos.")]
-Batch = Annotated[int, typer.Option(help="Photos in a step.")]
-Size = Annotated[
-    int | None, typer.Option(help="Height and width in pixels; the backbone's by default.")
-]
-Weights = Annotated[str, typer.Option(help="'imagenet', 'none', or a local weights file.")]
-Rate = Annotated[float, typer.Option(help="Peak of the cosine schedule.")]
-Sparsity = Annotated[float, typer.Option(help="Fraction of zeros, 0 to prune nothing.")]
-Start = Annotated[float, typer.Option(help="Fraction of training before quantization.")]
-Augment = Annotated[bool, typer.Option(help="Augment in training.")]
-OnBad = Annotated[str, typer.Option(help="'raise' on unreadable files, or 'skip' them.")]
-Seed = Annotated[int, typer.Option(help="Of weights, split and shuffling.")]
-Photos = Annotated[
-    pathlib.Path, typer.Argument(help="One folder of photos per class, or train/ val/ test/.")
-]
-Backbone = Annotated[
-    str, typer.Option(help="A name of keras.applications, or the path of a .keras file.")
-]
-
-
-Name = Annotated[str | None, typer.Option(help="Metadata: name of the model.")]
-Description = Annotated[str | None, typer.Option(help="Metadata: what the model does.")]
-Version = Annotated[str | None, typer.Option(help="Metadata: version of the model.")]
-Author = Annotated[str | None, typer.Option(help="Metadata: who made it.")]
-License = Annotated[str | None, typer.Option("--license", help="Metadata: its license.")]
-Mean = Annotated[
-    str | None, typer.Option(help="Metadata: an input is (pixel - mean) / std; 127.5, or 1,2,3.")
-]
-Std = Annotated[str | None, typer.Option(help="Metadata: see --mean.")]
-
 
 @app.callback(invoke_without_command=True)
 def _root(
@@ -72,8 +42,8 @@ def _root(
 
 @app.command()
 def demo(
-    out: Out = pathlib.Path("kerasopt-demo"),
-    epochs: Epochs = 20,
+    out: options.Out = pathlib.Path("kerasopt-demo"),
+    epochs: options.Epochs = 20,
     open_report: Annotated[bool, typer.Option("--open", help="Open the report.")] = False,
 ) -> None:
     """Train, prune, quantize and ship a small net on the data set inside the package."""
@@ -90,19 +60,19 @@ def demo(
 
 @app.command()
 def train(
-    directory: Photos,
-    backbone: Backbone = "MobileNetV2",
-    out: Out = pathlib.Path("run"),
-    epochs: Epochs = 10,
-    batch_size: Batch = 32,
-    image_size: Size = None,
-    weights: Weights = "imagenet",
-    learning_rate: Rate = 1e-3,
-    sparsity: Sparsity = 0.5,
-    quantize_start: Start = 0.7,
-    augment: Augment = True,
-    on_bad: OnBad = "raise",
-    seed: Seed = 0,
+    directory: options.Photos,
+    backbone: options.Backbone = "MobileNetV2",
+    out: options.Out = pathlib.Path("run"),
+    epochs: options.Epochs = 10,
+    batch_size: options.Batch = 32,
+    image_size: options.Size = None,
+    weights: options.Weights = "imagenet",
+    learning_rate: options.Rate = 1e-3,
+    sparsity: options.Sparsity = 0.5,
+    quantize_start: options.Start = 0.7,
+    augment: options.Augment = True,
+    on_bad: options.OnBad = "raise",
+    seed: options.Seed = 0,
 ) -> None:
     """Fine-tune a backbone on a folder of photos and ship it as a verified int8 file."""
     from kerasopt import _runs
@@ -136,33 +106,21 @@ def train(
 
 @app.command()
 def export(
-    model: Annotated[pathlib.Path, typer.Argument(help="A .keras file.")],
-    quantize: Annotated[
-        str, typer.Option(help="'none', 'float16', 'dynamic', 'int8' or 'int16x8'.")
-    ] = "none",
-    data: Annotated[
-        pathlib.Path | None, typer.Option(help="Photos to take ranges from and to verify on.")
-    ] = None,
-    out: Annotated[
-        pathlib.Path | None, typer.Option(help="The file to write; beside the model by default.")
-    ] = None,
-    probabilities: Annotated[
-        bool, typer.Option(help="Put a softmax behind a model that ends in logits.")
-    ] = False,
-    batch_size: Annotated[
-        str, typer.Option(help="Inputs that the file takes at once, or 'any'.")
-    ] = "1",
-    allow_flex: Annotated[
-        bool, typer.Option("--allow-flex", help="Accept operators of TensorFlow.")
-    ] = False,
-    name: Name = None,
-    description: Description = None,
-    version: Version = None,
-    author: Author = None,
-    license_: License = None,
-    mean: Mean = None,
-    std: Std = None,
-    seed: Seed = 0,
+    model: options.KerasModel,
+    quantize: options.Quantize = "none",
+    data: options.Data = None,
+    out: options.File = None,
+    probabilities: options.Probabilities = False,
+    batch_size: options.BatchSize = "1",
+    allow_flex: options.AllowFlex = False,
+    name: options.Name = None,
+    description: options.Description = None,
+    version: options.Version = None,
+    author: options.Author = None,
+    license_: options.License = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    seed: options.Seed = 0,
 ) -> None:
     """Convert a Keras model to TFLite, verified on photos where there are any."""
     from kerasopt._export_command import export_file
