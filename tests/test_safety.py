@@ -107,7 +107,7 @@ def test_the_time_that_a_file_gets_goes_with_its_size(content, monkeypatch):
     assert child.default_time_limit(13 * 10**8, photo) > 80
     assert child.default_time_limit(0, 2**30) == 30.0
     os.kill(model._runner._process.pid, 19)  # SIGSTOP
-    with pytest.raises(ValueError, match=r"took longer than 5\.\d+ seconds"):
+    with pytest.raises(ValueError, match="took longer than 5 seconds"):
         model.predict(stripes(9)[0])
 
 
