@@ -3,15 +3,17 @@
 import pathlib
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
+
+from kerasopt._text import printable
 
 _SHOWN_LABELS = 20
 
 
 def run_table(metrics: dict[str, Any], folder: pathlib.Path) -> Table:
     """Returns the files of a run with their figures."""
-    table = Table(title=f"{folder}: {len(metrics['class_names'])} classes")
+    table = Table(title=Text(f"{folder}: {len(metrics['class_names'])} classes"))
     for heading in ("file", "KiB", "gzip KiB", "accuracy", "Keras", "agreement", "ms, 1 thread"):
         table.add_column(heading, justify="left" if heading == "file" else "right")
     for kind, row in metrics["files"].items():
@@ -32,7 +34,7 @@ def metadata_table(metadata: Any) -> Table:
     table = Table(title="metadata", title_justify="left", show_header=False)
     for name in ("name", "description", "version", "author", "license"):
         if getattr(metadata, name):
-            table.add_row(name, escape(getattr(metadata, name)))
+            table.add_row(name, Text(printable(getattr(metadata, name))))
     if metadata.normalization:
         table.add_row("normalization", f"(pixel - {metadata.mean}) / {metadata.std}")
     if metadata.score_calibration is not None:
@@ -40,7 +42,8 @@ def metadata_table(metadata: Any) -> Table:
     if metadata.labels is not None:
         names = list(metadata.labels[:_SHOWN_LABELS])
         names += ["..."] if len(metadata.labels) > _SHOWN_LABELS else []
-        table.add_row("labels", f"{len(metadata.labels)}: {escape(', '.join(names))}")
+        shown = printable(", ".join(names))
+        table.add_row("labels", Text(f"{len(metadata.labels)}: {shown}"))
     return table
 
 

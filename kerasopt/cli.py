@@ -8,13 +8,15 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from kerasopt import __version__
+from kerasopt import _options as options
 from kerasopt._files import write_atomic
 from kerasopt._tables import export_rows, metadata_table, run_table
 from kerasopt._terminal import EXPECTED_ERRORS, quiet_libraries, training_progress
+from kerasopt._text import printable
 from kerasopt._validation import check_choice, check_int
 
 app = typer.Typer(
@@ -23,29 +25,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train an image classifier with Keras 3 and ship it as a verified TFLite file.",
 )
-console = Console()
+# What is printed holds names from files and paths: nothing of it is taken for markup.
+console = Console(markup=False, emoji=False)
 
 _RECIPES = ("basic", "randaugment", "trivialaugment", "autoaugment", "augmix")
-
-Out = Annotated[pathlib.Path, typer.Option(help="Folder to write, which must not exist yet.")]
-Epochs = Annotated[int, typer.Option(help="Passes over the training photos.")]
-Batch = Annotated[int, typer.Option(help="Photos in a step.")]
-Size = Annotated[
-    int | None, typer.Option(help="Height and width in pixels; the backbone's by default.")
-]
-Weights = Annotated[str, typer.Option(help="'imagenet', 'none', or a local weights file.")]
-Rate = Annotated[float, typer.Option(help="Peak of the cosine schedule.")]
-Sparsity = Annotated[float, typer.Option(help="Fraction of zeros, 0 to prune nothing.")]
-Start = Annotated[float, typer.Option(help="Fraction of training before quantization.")]
-Augment = Annotated[bool, typer.Option(help="Augment in training.")]
-OnBad = Annotated[str, typer.Option(help="'raise' on unreadable files, or 'skip' them.")]
-Seed = Annotated[int, typer.Option(help="Of weights, split and shuffling.")]
-Photos = Annotated[
-    pathlib.Path, typer.Argument(help="One folder of photos per class, or train/ val/ test/.")
-]
-Backbone = Annotated[
-    str, typer.Option(help="A name of keras.applications, or the path of a .keras file.")
-]
 
 
 @app.callback(invoke_without_command=True)
@@ -59,8 +42,8 @@ def _root(
 
 @app.command()
 def demo(
-    out: Out = pathlib.Path("kerasopt-demo"),
-    epochs: Epochs = 20,
+    out: options.Out = pathlib.Path("kerasopt-demo"),
+    epochs: options.Epochs = 20,
     open_report: Annotated[bool, typer.Option("--open", help="Open the report.")] = False,
 ) -> None:
     """Train, prune, quantize and ship a small net on the data set inside the package."""
@@ -77,19 +60,19 @@ def demo(
 
 @app.command()
 def train(
-    directory: Photos,
-    backbone: Backbone = "MobileNetV2",
-    out: Out = pathlib.Path("run"),
-    epochs: Epochs = 10,
-    batch_size: Batch = 32,
-    image_size: Size = None,
-    weights: Weights = "imagenet",
-    learning_rate: Rate = 1e-3,
-    sparsity: Sparsity = 0.5,
-    quantize_start: Start = 0.7,
-    augment: Augment = True,
-    on_bad: OnBad = "raise",
-    seed: Seed = 0,
+    directory: options.Photos,
+    backbone: options.Backbone = "MobileNetV2",
+    out: options.Out = pathlib.Path("run"),
+    epochs: options.Epochs = 10,
+    batch_size: options.Batch = 32,
+    image_size: options.Size = None,
+    weights: options.Weights = "imagenet",
+    learning_rate: options.Rate = 1e-3,
+    sparsity: options.Sparsity = 0.5,
+    quantize_start: options.Start = 0.7,
+    augment: options.Augment = True,
+    on_bad: options.OnBad = "raise",
+    seed: options.Seed = 0,
 ) -> None:
     """Fine-tune a backbone on a folder of photos and ship it as a verified int8 file."""
     from kerasopt import _runs
@@ -123,44 +106,45 @@ def train(
 
 @app.command()
 def export(
-    model: Annotated[pathlib.Path, typer.Argument(help="A .keras file.")],
-    quantize: Annotated[str, typer.Option(help="'none', 'float16', 'dynamic' or 'int8'.")] = "none",
-    data: Annotated[
-        pathlib.Path | None, typer.Option(help="Photos to take ranges from and to verify on.")
-    ] = None,
-    out: Annotated[
-        pathlib.Path | None, typer.Option(help="The file to write; beside the model by default.")
-    ] = None,
-    probabilities: Annotated[
-        bool, typer.Option(help="Put a softmax behind a model that ends in logits.")
-    ] = False,
-    seed: Seed = 0,
+    model: options.KerasModel,
+    quantize: options.Quantize = "none",
+    data: options.Data = None,
+    out: options.File = None,
+    probabilities: options.Probabilities = False,
+    batch_size: options.BatchSize = "1",
+    allow_flex: options.AllowFlex = False,
+    name: options.Name = None,
+    description: options.Description = None,
+    version: options.Version = None,
+    author: options.Author = None,
+    license_: options.License = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    seed: options.Seed = 0,
 ) -> None:
     """Convert a Keras model to TFLite, verified on photos where there are any."""
-    from kerasopt import datasets, export
+    from kerasopt._export_command import export_file
     from kerasopt._keras_file import load_keras
 
     if not model.is_file():
         raise ValueError(f"`model` must be a .keras file. Received: {str(model)!r}, no such file.")
-    loaded = load_keras(model, name="model")
-    options: dict[str, Any] = {"probabilities": probabilities}
-    if data is not None:
-        size = tuple(loaded.input_shape[1:3])
-        photos = datasets.image_folder(data, image_size=size, seed=seed)
-        options["verify"] = photos.validation if photos.test is None else photos.test
-        options["representative_data"] = photos.train if quantize == "int8" else None
-        if len(photos.class_names) != loaded.output_shape[-1]:
-            raise ValueError(
-                "`data` must have a folder for each class of the model. Received: "
-                f"{len(photos.class_names)} folders, a model of {loaded.output_shape[-1]} outputs."
-            )
-        options["labels"] = photos.class_names
+    check_choice("quantize", quantize, ("none", "float16", "dynamic", "int8", "int16x8"))
     target = out or model.with_suffix(".tflite")
-    mode = None if quantize == "none" else quantize
-    result = export.to_tflite(loaded, target, quantize=mode, **options)
-    table = Table(title=str(target), show_header=False)
-    for name, value in export_rows(result):
-        table.add_row(name, value)
+    texts = {"name": name, "description": description, "version": version, "author": author}
+    result = export_file(
+        load_keras(model, name="model"),
+        target,
+        quantize=quantize,
+        data=data,
+        seed=seed,
+        batch_size=batch_size,
+        metadata={**texts, "license": license_, "mean": mean, "std": std},
+        probabilities=probabilities,
+        allow_flex=allow_flex,
+    )
+    table = Table(title=Text(str(target)), show_header=False)
+    for heading, value in export_rows(result):
+        table.add_row(heading, value)
     console.print(table)
 
 
@@ -206,7 +190,7 @@ def benchmark(
         warmup=warmup,
         xnnpack=xnnpack,
     )
-    console.print(report.table(), highlight=False, soft_wrap=True, markup=False)
+    console.print(report.table(), highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -232,7 +216,7 @@ def diff(
         tolerance=tolerance,
         class_names=next(filter(None, labels), None),
     )
-    console.print(found.table(), highlight=False, soft_wrap=True, markup=False)
+    console.print(found.table(), highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -263,7 +247,7 @@ def report(
                 "`runs` must be folders of runs. "
                 f"Received: {str(runs[0])!r}, which has no report.html. `kerasopt train` writes it."
             )
-    console.print(str(page), highlight=False, soft_wrap=True, markup=False)
+    console.print(str(page), highlight=False, soft_wrap=True)
     if open_page:
         typer.launch(str(page))
 
@@ -295,7 +279,7 @@ def serve(
     from kerasopt.serving import PhotoServer
 
     with PhotoServer(run, port=port) as server:
-        console.print(f"{server.description['title']}: {server.url}  (Ctrl-C ends it)")
+        console.print(f"{printable(server.description['title'])}: {server.url}  (Ctrl-C ends it)")
         if open_page:
             typer.launch(server.url)
         server.wait()
@@ -351,7 +335,7 @@ def _some_photos(directory: pathlib.Path, count: int, seed: int) -> list[pathlib
 def _finish(metrics: dict[str, Any], folder: pathlib.Path) -> None:
     console.print(run_table(metrics, folder))
     for note in metrics["notes"]:
-        console.print(f"[dim]{note}[/dim]")
+        console.print(note, style="dim")
     console.print(
         f"Trained in {metrics['training_seconds']:.0f} s. Report: {folder / 'report.html'}"
     )
@@ -364,12 +348,10 @@ def main() -> None:
         with quiet_libraries():
             app()
     except EXPECTED_ERRORS as error:
-        Console(stderr=True).print(f"[bold red]Error:[/bold red] {_plain(error)}", soft_wrap=True)
+        said = printable(str(error) or type(error).__name__)
+        line = Text.assemble(("Error:", "bold red"), f" {said}")
+        Console(stderr=True).print(line, soft_wrap=True)
         sys.exit(1)
-
-
-def _plain(error: BaseException) -> str:
-    return escape(str(error) or type(error).__name__)
 
 
 if __name__ == "__main__":

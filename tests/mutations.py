@@ -1,11 +1,14 @@
 """Damaged files: what a bad disk, a bad line and a bad person make of good ones."""
 
 import io
+import json
 import random
 import zipfile
 
+import flatbuffers
 import keras
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema
 from PIL import Image
 
 from kerasopt.export import Metadata, to_tflite
@@ -36,6 +39,39 @@ def mutate(content, rng):
     else:
         del data[start:]
     return bytes(data)
+
+
+def repacked(content, **changes):
+    """Packs a zip anew, with other content for `config_json`, ..., and what is `added`."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(packed, "w") as new:
+        for name in old.namelist():
+            data = changes.pop(name.replace(".", "_"), old.read(name))
+            if data is not None:
+                new.writestr(name, data)
+        for name, data in changes.pop("added", {}).items():
+            new.writestr(name, data)
+    return packed.getvalue()
+
+
+def greedy(content, units=20_000_000):
+    """A `.keras` file whose last layer asks for many more units than there are weights for."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        config = json.loads(archive.read("config.json"))
+    last = config["config"]["layers"][-1]
+    last["config"]["units"] = units
+    return repacked(content, config_json=json.dumps(config))
+
+
+def ask_for_more(content, rng):
+    """A `.keras` file whose last layer asks for anything from a few to far too many units."""
+    return greedy(content, units=int(10 ** rng.uniform(0, 12)))
+
+
+def crowd(_, rng):
+    """A small TFLite file, of anything from a few to a million tensors, or of large ones."""
+    many = {name: int(10 ** rng.uniform(0, 3)) for name in ("subgraphs", "variants")}
+    return crowded(tensors=1 + int(10 ** rng.uniform(0, 3)), size=2 ** rng.randrange(30), **many)
 
 
 def mutate_inside(content, rng):
@@ -84,3 +120,35 @@ def image_files():
 def seeds(count, seed=0):
     """Numbers of mutations, the same each time."""
     return [random.Random(f"{seed}/{index}") for index in range(count)]
+
+
+def crowded(subgraphs=1, tensors=2, variants=0, size=1):
+    """A TFLite file of a ReLU, whose offsets name one subgraph, tensor or variant many times."""
+    builder = flatbuffers.Builder(1024)
+
+    def vector(*offsets):
+        builder.StartVector(4, len(offsets), 4)
+        for offset in reversed(offsets):
+            builder.PrependUOffsetTRelative(offset)
+        return builder.EndVector()
+
+    def numbers(value):
+        return builder.CreateNumpyVector(np.array([value], "int32"))
+
+    def table(kind, **fields):
+        getattr(schema, f"{kind}Start")(builder)
+        for name, value in fields.items():
+            getattr(schema, f"{kind}Add{name}")(builder, value)
+        return getattr(schema, f"{kind}End")(builder)
+
+    shape, first, second = numbers(size), numbers(0), numbers(1)
+    variant = vector(*[table("VariantSubType", Shape=shape)] * variants)
+    one = vector(*[table("Tensor", Shape=shape, VariantTensors=variant)] * tensors)
+    relu = vector(table("Operator", Inputs=first, Outputs=second))
+    graph = table("SubGraph", Tensors=one, Inputs=first, Outputs=second, Operators=relu)
+    kind = schema.BuiltinOperator.RELU
+    codes = vector(table("OperatorCode", BuiltinCode=kind, DeprecatedBuiltinCode=kind))
+    buffers, graphs = vector(table("Buffer")), vector(*[graph] * subgraphs)
+    root = table("Model", Version=3, OperatorCodes=codes, Subgraphs=graphs, Buffers=buffers)
+    builder.Finish(root, b"TFL3")
+    return bytes(builder.Output())

@@ -88,9 +88,26 @@ def test_folders_that_are_not_the_classes(model, lite, folder, tmp_path):
         TFLiteModel(to_tflite(model).content).evaluate(folder)
 
 
+def test_a_grey_model_takes_photos(folder, tmp_path):
+    """Greys are those of Pillow's mode "L", for the ranges of an int8 file too."""
+    model = keras.Sequential(
+        [keras.Input((12, 12, 1)), layers.AveragePooling2D(6), layers.Flatten()]
+    )
+    paths, _ = loaded(folder)
+    greys = [np.asarray(Image.open(path).convert("L").resize((12, 12), 2)) for path in paths]
+    expected = np.stack(greys)[..., None].astype("float32")
+    lite = TFLiteModel(to_tflite(model, metadata=Metadata(mean=127.5, std=127.5)).content)
+    scaled = (expected - 127.5) / 127.5
+    np.testing.assert_allclose(lite.predict(folder), lite.predict(scaled), atol=1e-6)
+    made = to_tflite(model, quantize="int8", representative_data=folder, verify=expected)
+    found = TFLiteModel(made.content).predict(folder)
+    np.testing.assert_allclose(found, model.predict(expected, verbose=0), atol=1.0)
+
+
 def test_what_takes_no_photos(folder, tmp_path):
-    lite = TFLiteModel(to_tflite(small_cnn(channels=1)).content)
-    with pytest.raises(ValueError, match="Photos need a file with one input, an RGB image"):
+    numbers = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
+    lite = TFLiteModel(to_tflite(numbers).content)
+    with pytest.raises(ValueError, match="Photos need a file with one input, an RGB or grey image"):
         lite.predict(folder)
     with pytest.raises(ValueError, match="must be an existing folder"):
         lite.predict(tmp_path / "missing")

@@ -3,8 +3,10 @@
 import io
 import json
 import random
+import time
 import zipfile
 
+import flatbuffers
 import keras
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from ai_edge_litert.interpreter import Interpreter
 from kerasopt.export import Metadata, TFLiteModel, read_metadata, to_tflite
 from kerasopt.export._metadata import write_tables
 from kerasopt.export._metadata_file import attach
+from kerasopt.export._metadata_tables import Model, Subgraph, Tensor
 from tests.models import small_cnn, stripes
 
 NAMES = ("north west", "north east", "south west", "süd-ost")
@@ -275,6 +278,32 @@ def test_names_that_are_paths_are_refused(plain, name, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="which is a path"):
         read_metadata(packed(plain, name))
     assert not any(tmp_path.iterdir())
+
+
+def test_lists_that_name_one_table_again_and_again(plain):
+    """24 kB, in which 9 million process units would be looked at."""
+    builder = flatbuffers.Builder(1024)
+
+    def table(field, offset):
+        builder.StartObject(field + 1)
+        builder.PrependUOffsetTRelativeSlot(field, offset, 0)
+        return builder.EndObject()
+
+    def vector(offset, count):
+        builder.StartVector(4, count, 4)
+        for _ in range(count):
+            builder.PrependUOffsetTRelative(offset)
+        return builder.EndVector()
+
+    builder.StartObject(1)
+    units = vector(builder.EndObject(), 3_000)
+    inputs = vector(table(Tensor.PROCESS_UNITS, units), 3_000)
+    graph = table(Subgraph.INPUTS, inputs)
+    builder.Finish(table(Model.SUBGRAPHS, vector(graph, 1)), b"M001")
+    start = time.monotonic()
+    with pytest.raises(ValueError, match="their lists are longer than they are themselves"):
+        read_metadata(attach(plain, bytes(builder.Output()), {}))
+    assert time.monotonic() - start < 2.0
 
 
 def test_a_zip_bomb_is_refused(plain):

@@ -1,6 +1,7 @@
 """The time of each operator, in a file of its own."""
 
 import json
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -9,7 +10,7 @@ from keras import layers
 
 import kerasopt as ko
 from kerasopt.export._interpreter import TFLiteModel, quantize_input
-from kerasopt.export._operator_times import _parts
+from kerasopt.export._operator_times import _before, _parts
 from kerasopt.export._runner import Runner
 from kerasopt.export._tensors import FileContent
 from tests.models import small_cnn, stripes
@@ -107,3 +108,10 @@ def test_loops_cannot_run_alone():
     assert all(each.median_ms for each in times.operators if each.operator != "WHILE")
     assert "?" in str(times)
     assert json.dumps(times.to_dict())
+
+
+def test_a_long_chain_of_constants_is_followed_in_order():
+    """What one operator needs stands before it, each once, however deep the chain is."""
+    ops = [SimpleNamespace(inputs=[n - 1, n - 1], outputs=[n]) for n in range(5_000)]
+    makers = {op.outputs[0]: op for op in ops[:-1]}
+    assert _before(ops[-1], makers) == ops[:-1]

@@ -91,6 +91,14 @@ def test_totals_are_the_sums(model):
         (layers.EinsumDense("...x,xy->...y", 7), (4, 3), 4 * 3 * 7),
         (layers.MultiHeadAttention(2, 4), None, None),
         (layers.MaxPooling2D(), (4, 4, 2), 0),
+        # each step multiplies the input and the state, for each gate
+        (layers.LSTM(8), (20, 3), 20 * 4 * (3 * 8 + 8 * 8)),
+        (layers.LSTM(8, unroll=True), (5, 3), 5 * 4 * (3 * 8 + 8 * 8)),
+        (layers.LSTM(8), (None, 3), None),
+        (layers.GRU(8), (20, 3), 20 * 3 * (3 * 8 + 8 * 8)),
+        (layers.SimpleRNN(8), (20, 3), 20 * (3 * 8 + 8 * 8)),
+        (layers.Bidirectional(layers.LSTM(8)), (20, 3), 2 * 20 * 4 * (3 * 8 + 8 * 8)),
+        (layers.TimeDistributed(layers.Dense(5)), (20, 3), 20 * 3 * 5),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, keras.Layer) else "",
 )
@@ -102,7 +110,7 @@ def test_macs_of_a_layer(layer, shape, macs):
         macs = 4 * 6 * 8 * 8 + 2 * 2 * 6 * 6 * 4
     else:
         single = keras.Sequential([keras.Input(shape), layer])
-    assert profile(single).macs == macs
+    assert profile(single).rows[0].macs == macs
 
 
 def test_nested_models_are_opened():

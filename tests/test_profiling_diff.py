@@ -202,6 +202,26 @@ def test_photos_of_a_folder(model, content, tmp_path):
     assert found.disagreements[0].photo in str(found)
 
 
+def test_photos_are_normalized_as_a_file_says(tmp_path):
+    """As `TFLiteModel.predict` does; the Keras model gets the same."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((12, 12, 1)), layers.Flatten(), layers.Dense(4)])
+    for index, image in enumerate(X[:6].astype("uint8")):
+        Image.fromarray(image).save(tmp_path / f"{index}.png")
+    files = [
+        ko.export.to_tflite(model, metadata=ko.export.Metadata(mean=mean, std=127.5)).content
+        for mean in (127.5, 0.0)
+    ]
+    lite = ko.export.TFLiteModel(files[0])
+    seen = []
+    predict, lite.predict = lite.predict, lambda x: seen.append(x) or predict(x)
+    assert diff(model, lite, tmp_path).output.relative_error < 1e-5
+    greys = [np.asarray(Image.open(p).convert("L")) for p in ko.datasets.list_photos(tmp_path)]
+    np.testing.assert_allclose(seen[0][..., 0], np.stack(greys) / 127.5 - 1, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"normalize them alike\. Received: \(mean, std\)"):
+        diff(*files, tmp_path)
+
+
 def head_of_ones(size):
     """Chooses the last class."""
     made = keras.Sequential([keras.Input((size,)), layers.Dense(size)])

@@ -69,6 +69,13 @@ def by_kind(report):
     return {row.kind: row for row in report.rows}
 
 
+def test_a_loop_is_counted_once_with_a_note():
+    model = keras.Sequential([keras.Input((20, 3)), keras.layers.SimpleRNN(8)])
+    report = profile(convert(model))
+    assert report.macs == 3 * 8 + 8 * 8
+    assert "MACs of a loop (WHILE) are those of one step" in report.table()
+
+
 def test_float_file_counted_by_hand(float_file):
     report = profile(float_file)
     rows = by_kind(report)

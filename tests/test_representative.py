@@ -139,5 +139,5 @@ def test_bad_data(model, data, error, message):
 
 def test_a_folder_for_a_model_of_no_photo(tmp_path):
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
-    with pytest.raises(ValueError, match="may be a folder of photos for a model of one RGB image"):
+    with pytest.raises(ValueError, match="may be a folder of photos for a model of one image"):
         taken(tmp_path, model)

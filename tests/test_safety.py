@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pathlib
+import resource
 import subprocess
 import sys
 import time
@@ -18,9 +19,21 @@ from kerasopt._keras_file import load_keras
 from kerasopt.datasets import load_image
 from kerasopt.export import TFLiteModel, read_metadata, to_tflite
 from kerasopt.export import _child as child
-from kerasopt.profiling import profile
+from kerasopt.export._photos import at_once
+from kerasopt.export._timing import random_sample
+from kerasopt.profiling import arena_bytes, profile
 from tests.models import small_cnn, stripes
-from tests.mutations import image_files, keras_file, mutate, mutate_inside, seeds, tflite_files
+from tests.mutations import (
+    crowded,
+    greedy,
+    image_files,
+    keras_file,
+    mutate,
+    mutate_inside,
+    repacked,
+    seeds,
+    tflite_files,
+)
 
 LONGEST = 40.0
 """Seconds: the limits below, and a busy machine."""
@@ -84,12 +97,27 @@ def test_a_child_that_hangs_is_ended(content, monkeypatch):
     assert time.monotonic() - start < LONGEST
 
 
+def test_the_time_that_a_file_gets_goes_with_its_size(content, monkeypatch):
+    """A small file that hangs is ended in seconds, and a large one has time to load."""
+    model = TFLiteModel(content, trusted=False)
+    assert model.time_limit == pytest.approx(5.0, abs=0.1)
+    assert TFLiteModel(content, time_limit=7).time_limit == 7.0
+    photo = 4 * 224 * 224 * 3
+    assert child.default_time_limit(14 * 2**20, photo) == pytest.approx(6.4, abs=0.1)
+    assert child.default_time_limit(13 * 10**8, photo) > 80
+    assert child.default_time_limit(0, 2**30) == 30.0
+    os.kill(model._runner._process.pid, 19)  # SIGSTOP
+    with pytest.raises(ValueError, match="took longer than 5 seconds"):
+        model.predict(stripes(9)[0])
+
+
 def test_a_child_that_was_taken_over_is_not_believed(content, tmp_path, monkeypatch):
     """Whatever it says, nothing of it is unpickled or run."""
     for answer in (
         b"\xff" * 64,
         b"\x05\0\0\0\0\0\0\0hello",
         b"\x0e\0\0\0\0\0\0\0" + b'{"arrays": 17}',
+        b"\x22\0\0\0\0\0\0\0" + b'{"arrays": [["<f4", [900000000]]]}',
     ):
         script = tmp_path / "program.py"
         script.write_text(f"import sys; sys.stdout.buffer.write({answer!r})")
@@ -98,19 +126,47 @@ def test_a_child_that_was_taken_over_is_not_believed(content, tmp_path, monkeypa
             TFLiteModel(content, trusted=False)
 
 
+# TFLite files
+
+
+@pytest.mark.parametrize(
+    "many", [{"subgraphs": 600, "tensors": 600}, {"tensors": 400, "variants": 400}]
+)
+def test_a_small_file_that_would_be_read_for_minutes(many):
+    """Some kilobytes, whose offsets name one subgraph, or one part of a tensor, again and again."""
+    np.testing.assert_array_equal(TFLiteModel(crowded(), trusted=True).predict([-1.0]), [0.0])
+    file = crowded(**many)
+    assert len(file) < 6_000
+    start = time.monotonic()
+    for read in (TFLiteModel, profile, read_metadata, arena_bytes):
+        with pytest.raises(ValueError, match="parts take more room than the file has"):
+            read(file)
+    assert time.monotonic() - start < 2.0
+
+
+def test_a_small_file_that_asks_for_gigabytes():
+    """Of inputs, of which the parent would make some random ones, and of outputs."""
+    with pytest.raises(ValueError, match=r"at most 536,870,912 bytes\. Received: 2,147,483,648"):
+        TFLiteModel(crowded(size=2**28))
+    model = TFLiteModel(crowded(size=2**25))
+    assert at_once(model) == 1
+    assert at_once(TFLiteModel(crowded())) == 32
+    (values,) = random_sample(model).inputs
+    assert values.dtype == "float32"
+    assert values.max() == 254.0
+
+
+def test_an_answer_that_is_too_long_is_not_read():
+    stream = io.BytesIO()
+    child.program.send(stream, {}, [np.zeros(3), np.zeros(2)])
+    stream.seek(0)
+    assert len(child.program.receive(stream, longest=40)[1]) == 2
+    stream.seek(0)
+    with pytest.raises(child.program.TooLongError, match="40 bytes, more than 39"):
+        child.program.receive(stream, longest=39)
+
+
 # .keras files
-
-
-def repacked(content, **changes):
-    packed = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(packed, "w") as new:
-        for name in old.namelist():
-            data = changes.pop(name.replace(".", "_"), old.read(name))
-            if data is not None:
-                new.writestr(name, data)
-        for name, data in changes.pop("added", {}).items():
-            new.writestr(name, data)
-    return packed.getvalue()
 
 
 def with_weights(whole, kind):
@@ -120,6 +176,9 @@ def with_weights(whole, kind):
             weights["layers"] = h5py.ExternalLink("/etc/passwd", "/")
         elif kind == "external":
             weights.create_dataset("layers", (8,), "u1", external=[("/etc/passwd", 0, 8)])
+        elif kind == "packed":
+            for part in range(4):
+                weights.create_dataset(f"{part}", (2**23,), "f4", chunks=(2**20,), compression=9)
         else:
             weights.create_dataset("layers", (2**38,), "f8", chunks=(2**20,), compression="gzip")
     return repacked(whole, model_weights_h5=file.getvalue())
@@ -138,6 +197,18 @@ def whole(tmp_path_factory):
     return keras_file(tmp_path_factory.mktemp("keras"))
 
 
+def test_a_config_gets_no_more_memory_than_the_weights_need(whole, tmp_path):
+    """Some kilobytes that ask for 80 million numbers: nothing of it is allocated."""
+    file = tmp_path / "model.keras"
+    file.write_bytes(greedy(whole))
+    add_weight = keras.layers.Layer.add_weight
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match="ask for more weights than the file holds"):
+        load_keras(file)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
+    assert keras.layers.Layer.add_weight is add_weight
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -152,7 +223,9 @@ def whole(tmp_path_factory):
         (lambda whole: repacked(whole, model_weights_h5=b"\x89HDF no"), "weights cannot be read"),
         (lambda whole: with_weights(whole, "link"), "lead to another"),
         (lambda whole: with_weights(whole, "external"), "lead to another"),
-        (lambda whole: with_weights(whole, "huge"), "cannot be read"),
+        (lambda whole: with_weights(whole, "huge"), "weights unpack to"),
+        (lambda whole: with_weights(whole, "packed"), "weights unpack to"),
+        (lambda whole: greedy(whole), "ask for more weights than the file holds"),
         (lambda whole: repacked(whole, config_json=b"{}"), "that Keras can load"),
         (lambda whole: repacked(whole, config_json=b"[" * 100_000), "that Keras can load"),
     ],
@@ -207,11 +280,7 @@ def test_mutated_tflite_files(tmp_path, monkeypatch):
     child._TRUSTED.clear()
     for index, rng in enumerate(seeds(80)):
         damaged = mutate(files[index % 2], rng)
-        told.append(
-            outcome(
-                lambda damaged=damaged: TFLiteModel(damaged, time_limit=5).predict(x[:, :12, :12])
-            )
-        )
+        told.append(outcome(lambda damaged=damaged: TFLiteModel(damaged).predict(x[:, :12, :12])))
         outcome(lambda damaged=damaged: read_metadata(damaged))
         outcome(lambda damaged=damaged: profile(damaged))
     assert sum(text is not None for text in told) > 20

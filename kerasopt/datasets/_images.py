@@ -1,4 +1,4 @@
-"""From one file to one RGB array: whatever a photo is stored as, or a reason why not."""
+"""From one file to one array: whatever a photo is stored as, or a reason why not."""
 
 import concurrent.futures
 import dataclasses
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from kerasopt._validation import check_int
+from kerasopt._validation import check_choice, check_int
 
 # Only these parsers are offered a file: EPS, for one, would start Ghostscript on whatever was
 # named .jpg. HEIF is there for those who registered pillow-heif.
@@ -66,7 +66,7 @@ def check_image_size(image_size: Any) -> tuple[int, int]:
 
 
 def load_image(
-    path: str | os.PathLike[str], image_size: tuple[int, int] = (224, 224)
+    path: str | os.PathLike[str], image_size: tuple[int, int] = (224, 224), *, channels: int = 3
 ) -> np.ndarray:
     """Reads one photo exactly as the pipelines of `image_folder` do.
 
@@ -77,29 +77,32 @@ def load_image(
     Args:
         path: the file; JPEG, PNG, GIF, BMP, WebP, TIFF, or AVIF where Pillow has it.
         image_size: `(height, width)` in pixels, each >= 1. Default `(224, 224)`.
+        channels: 3 for RGB, 1 for the grey of Pillow's mode "L". Default 3.
 
     Returns:
-        A uint8 array of shape `(height, width, 3)`, RGB 0–255.
+        A uint8 array of shape `(height, width, channels)`, 0–255.
 
     Raises:
         ValueError: the file is missing, not an image, damaged, or has more pixels than Pillow's
-            `Image.MAX_IMAGE_PIXELS`; or `image_size` is not two integers >= 1.
+            `Image.MAX_IMAGE_PIXELS`; or `image_size` is not two integers >= 1, or `channels`
+            neither 1 nor 3.
 
     Example:
         >>> pixels = load_image("daisy.jpg", (96, 96))  # doctest: +SKIP
         >>> model.predict(pixels[None].astype("float32"))  # doctest: +SKIP
     """
     size = check_image_size(image_size)
+    check_choice("channels", channels, (1, 3))
     file = pathlib.Path(path)
     try:
-        return decode(file, size)
+        return decode(file, size, channels)
     except UnreadableImageError as error:
         raise ValueError(
             f"`path` must be a whole image file. Received: path={str(file)!r}: {error}."
         ) from error
 
 
-def decode(path: pathlib.Path, image_size: tuple[int, int]) -> np.ndarray:
+def decode(path: pathlib.Path, image_size: tuple[int, int], channels: int = 3) -> np.ndarray:
     """Does the work of `load_image`; bad files raise `UnreadableImageError`."""
     try:
         _refuse_non_file(path)
@@ -108,7 +111,8 @@ def decode(path: pathlib.Path, image_size: tuple[int, int]) -> np.ndarray:
             image.draft(None, _draft_size(image.size, image_size))
             image.load()
             turn = _TRANSPOSE.get(_orientation(image))
-            rgb = _to_rgb(image)
+            pixels = _to_rgb(image)
+            pixels = pixels if channels == 3 else pixels.convert("L")
     except UnreadableImageError:
         raise
     except UnidentifiedImageError as error:
@@ -120,7 +124,7 @@ def decode(path: pathlib.Path, image_size: tuple[int, int]) -> np.ndarray:
     except Exception as error:
         message = str(error).rstrip(".") or type(error).__name__
         raise UnreadableImageError(f"cannot be decoded: {message}") from error
-    return _fit(rgb, image_size, turn)
+    return _fit(pixels, image_size, turn).reshape(*image_size, channels)
 
 
 def decode_all(

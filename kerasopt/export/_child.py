@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import math
 import pathlib
 import signal
 import subprocess
@@ -17,9 +18,27 @@ from kerasopt.export import _runner as program
 
 _START = 60.0
 """Seconds that a program may take to start on a busy machine; it has not seen the file by then."""
-TIME_LIMIT = 30.0
-"""Seconds that loading, or one inference, may take unless the user says otherwise."""
+_SHORTEST, _LONGEST_FOR_INPUTS = 5.0, 25.0
+_BYTES_A_SECOND, _INPUT_BYTES_A_SECOND = 2**24, 2**20
+_LARGEST = 512 * 2**20
+"""Bytes of the inputs and outputs of a file that anyone may have written; pictures of 4,000 x 2,000
+pixels are 100 MB."""
+_OWN = "A file of your own runs with trusted=True."
 _TRUSTED: set[bytes] = set()
+
+
+def default_time_limit(size: int, inputs: int = 0) -> float:
+    """Returns the seconds that loading, or one inference, may take unless the user says otherwise.
+
+    Five, after which a small file hangs, and more for a large file and for large inputs: a photo
+    of 224 x 224 pixels adds half a second.
+
+    Args:
+        size: bytes of the file.
+        inputs: bytes of the inputs.
+    """
+    for_inputs = min(_LONGEST_FOR_INPUTS, inputs / _INPUT_BYTES_A_SECOND)
+    return _SHORTEST + size / _BYTES_A_SECOND + for_inputs
 
 
 def trust(content: bytes) -> None:
@@ -39,7 +58,7 @@ def open_runner(
     operators: Sequence[str],
     isolated: bool,
     xnnpack: bool = True,
-    time_limit: float = TIME_LIMIT,
+    time_limit: float | None = None,
 ) -> "program.Runner | ChildRunner":
     """Returns what runs a file: in this process, or in one of its own.
 
@@ -55,15 +74,11 @@ def open_runner(
 class _Child:
     """The program in a process of its own.
 
-    Args:
-        time_limit: seconds that loading, or one inference, may take.
-
     Raises:
         ValueError: the process does not start.
     """
 
-    def __init__(self, time_limit: float) -> None:
-        self._limit = time_limit
+    def __init__(self) -> None:
         self._fate = "The interpreter cannot run this TFLite file: it was closed. Open it again."
         self._process = subprocess.Popen(
             [sys.executable, pathlib.Path(program.__file__)],
@@ -94,7 +109,7 @@ class _Child:
             header, answer = program.receive(process.stdout)  # type: ignore[arg-type]
         except (EOFError, OSError, ValueError) as error:
             self.close()
-            self._fate = self._obituary(limit if late.is_set() else None)
+            self._fate = self._obituary(error, limit if late.is_set() else None)
             raise ValueError(self._fate) from error
         finally:
             timer.cancel()
@@ -104,10 +119,12 @@ class _Child:
             raise ValueError(text if text.startswith(what) else what + text)
         return header, answer
 
-    def _obituary(self, limit: float | None) -> str:
+    def _obituary(self, error: Exception, limit: float | None) -> str:
+        if isinstance(error, program.TooLongError):
+            return f"The interpreter cannot run this TFLite file: {error}. {_OWN}"
         code = self._process.returncode
         if limit is not None:
-            fate = f"it took longer than {limit:g} seconds"
+            fate = f"it took longer than {limit:.3g} seconds"
         elif code is not None and -code in set(signal.Signals):
             fate = f"it ended the process that ran it with {signal.Signals(-code).name}"
         else:
@@ -126,24 +143,35 @@ class ChildRunner(_Child):
         threads: of the interpreter.
         flex: it has operators of TensorFlow.
         xnnpack: whether XNNPACK runs what it can.
-        time_limit: seconds that loading, or one inference, may take.
+        time_limit: seconds that loading, or one inference, may take; `None` for the default.
 
     Raises:
         ValueError: the interpreter refuses the file, crashes on it, or takes too long.
     """
 
     def __init__(
-        self, content: bytes, threads: int, *, flex: bool, xnnpack: bool, time_limit: float
+        self, content: bytes, threads: int, *, flex: bool, xnnpack: bool, time_limit: float | None
     ) -> None:
-        super().__init__(time_limit)
+        super().__init__()
+        self._limit, self._size = time_limit, len(content)
         file = np.frombuffer(content, np.uint8)
         question = {"do": "load", "threads": threads, "flex": flex, "xnnpack": xnnpack}
-        header, _ = self._ask(question, [file], limit=time_limit)
-        self.inputs, self.outputs = header["inputs"], header["outputs"]
+        header, _ = self._ask(question, [file], limit=time_limit or default_time_limit(self._size))
+        with _believed("described no inputs and outputs"):
+            self.inputs, self.outputs = header["inputs"], header["outputs"]
+            size = sum(size_of(t["shape"], t["dtype"]) for t in (*self.inputs, *self.outputs))
+        if size > _LARGEST:
+            self.close()
+            raise ValueError(
+                f"The inputs and outputs of a TFLite file must be at most {_LARGEST:,} bytes. "
+                f"Received: {size:,} bytes. {_OWN}"
+            )
 
     def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Returns the outputs for inputs in the file's own types and shapes."""
-        return self._ask({"do": "run"}, arrays, limit=self._limit)[1]
+        inputs = sum(array.nbytes for array in arrays)
+        limit = self._limit or default_time_limit(self._size, inputs)
+        return self._ask({"do": "run"}, arrays, limit=limit)[1]
 
 
 class Sample(NamedTuple):
@@ -163,6 +191,10 @@ class Bench(_Child):
     Raises:
         ValueError: the interpreter refuses a file, crashes on it, or takes too long.
     """
+
+    def __init__(self, time_limit: float) -> None:
+        super().__init__()
+        self._limit = time_limit
 
     def weigh(
         self, sample: Sample, *, threads: int, xnnpack: bool
@@ -203,14 +235,20 @@ class Bench(_Child):
 
 
 @contextlib.contextmanager
-def _believed() -> Iterator[None]:
+def _believed(instead: str = "gave no measurement") -> Iterator[None]:
     """A process that a file took over may answer anything."""
     try:
         yield
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            "The interpreter cannot run this TFLite file: its process gave no measurement."
+            f"The interpreter cannot run this TFLite file: its process {instead}."
         ) from error
+
+
+def size_of(shape: Sequence[int | None], dtype: str) -> int:
+    """Returns the bytes of a tensor; an open batch is one input."""
+    sizes = [1 if size is None else int(size) for size in shape]
+    return math.prod(sizes) * np.dtype(dtype).itemsize
 
 
 def _stop(process: Any) -> None:

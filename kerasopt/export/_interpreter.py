@@ -10,13 +10,10 @@ import numpy as np
 
 from kerasopt._data import batches, class_indices, top_class
 from kerasopt._validation import check_int, check_number
-from kerasopt.export._child import TIME_LIMIT, is_trusted, open_runner
-from kerasopt.export._photos import labelled_photos, load_photos, photo_paths
+from kerasopt.export._child import default_time_limit, is_trusted, open_runner, size_of
+from kerasopt.export._photos import at_once, labelled_photos, load_photos, photo_paths
 from kerasopt.export._timing import Timing, measure
 from kerasopt.profiling import tflite_operators
-
-_OPEN_CHUNK = 32
-"""Inputs that a file with an open batch gets at once."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,16 +52,19 @@ class TFLiteModel:
         trusted: run the file in this process, which saves the start of another one and its
             memory. Default: only what `to_tflite` made in this process.
         time_limit: seconds that loading, or one inference, may take in the child process, > 0.
+            Default: 5, one more for each 16 MiB of the file, and one for each MiB of inputs, of
+            which 25 count.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not a TFLite file, or the interpreter cannot run it.
+        ValueError: it is not a TFLite file, the interpreter cannot run it, or, in a child process,
+            its inputs and outputs are larger than 512 MiB.
 
     Attributes:
         content: bytes of the file.
         operators: tuple of the names of the operators in the file, in order.
         isolated: whether it runs in a process of its own.
-        time_limit: seconds that an inference may take there.
+        time_limit: seconds that an inference of one batch may take there.
         inputs: a `TFLiteTensor` for each input.
         outputs: a `TFLiteTensor` for each output.
     """
@@ -76,7 +76,7 @@ class TFLiteModel:
         num_threads: int | None = None,
         xnnpack: bool = True,
         trusted: bool | None = None,
-        time_limit: float = TIME_LIMIT,
+        time_limit: float | None = None,
     ) -> None:
         self.content = _read(path_or_bytes)
         self.operators = tflite_operators(self.content)
@@ -84,8 +84,8 @@ class TFLiteModel:
             check_int("num_threads", num_threads, low=1)
         if not isinstance(xnnpack, bool):
             raise TypeError(f"`xnnpack` must be True or False. Received: xnnpack={xnnpack!r}.")
-        check_number("time_limit", time_limit, low=0.0, low_open=True)
-        self.time_limit = float(time_limit)
+        if time_limit is not None:
+            check_number("time_limit", time_limit, low=0.0, low_open=True)
         self.isolated = not (is_trusted(self.content) if trusted is None else trusted)
         self._runner = open_runner(
             self.content,
@@ -97,6 +97,9 @@ class TFLiteModel:
         )
         self.inputs = tuple(map(_tensor, self._runner.inputs))
         self.outputs = tuple(map(_tensor, self._runner.outputs))
+        taken = sum(size_of(tensor.shape, tensor.dtype) for tensor in self.inputs)
+        default = default_time_limit(len(self.content), taken)
+        self.time_limit = default if time_limit is None else float(time_limit)
 
     def close(self) -> None:
         """Ends the child process, if there is one; so does the end of the object."""
@@ -152,7 +155,7 @@ class TFLiteModel:
         arrays = input_arrays(self, images)
         total = len(arrays[0])
         size = self.inputs[0].shape[0] if self.inputs[0].shape else 1
-        chunk = _OPEN_CHUNK if size is None else size
+        chunk = at_once(self) if size is None else size
         parts = [
             self._run([x[i : i + chunk] for x in arrays], size) for i in range(0, total, chunk)
         ]

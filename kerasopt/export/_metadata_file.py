@@ -77,7 +77,7 @@ def read_described(path_or_bytes: str | os.PathLike[str] | bytes) -> Described |
     )
     with damaged():
         model = schema.Model.GetRootAs(content, 0)
-        for index in range(min(model.MetadataLength(), len(content) // 4)):
+        for index in range(model.MetadataLength()):  # as many as `tflite_operators` let through
             entry = model.Metadata(index)
             if _text(entry.Name()) == _NAME and entry.Buffer() < model.BuffersLength():
                 data: Any = model.Buffers(entry.Buffer()).DataAsNumpy()

@@ -14,6 +14,7 @@ from flatbuffers import number_types
 from flatbuffers.table import Table
 
 IDENTIFIER = b"M001"
+_MOST_TABLES = 100_000
 
 
 class Model:
@@ -106,6 +107,19 @@ def _child(builder: Any, value: Any) -> int:
     return int(builder.EndVector())
 
 
+class _Left:
+    """How many tables may still be read: lists can name one of them any number of times."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def take(self, count: int) -> None:
+        """Takes some, or raises ValueError."""
+        self._count -= count
+        if self._count < 0:
+            raise ValueError("their lists are longer than they are themselves")
+
+
 class Reader(NamedTuple):
     """A table that is read. What the file leaves out is empty text, 0, or an empty list.
 
@@ -114,6 +128,7 @@ class Reader(NamedTuple):
     """
 
     table: Table
+    left: _Left
 
     @staticmethod
     def root(content: bytes) -> "Reader":
@@ -124,7 +139,8 @@ class Reader(NamedTuple):
         """
         if content[4:8] != IDENTIFIER:
             raise ValueError(f"the metadata do not begin with {IDENTIFIER.decode()}")
-        return Reader(Table(content, struct.unpack_from("<I", content)[0]))
+        left = _Left(min(len(content), _MOST_TABLES))
+        return Reader(Table(content, struct.unpack_from("<I", content)[0]), left)
 
     def text(self, field: int) -> str:
         """Returns a text."""
@@ -156,13 +172,15 @@ class Reader(NamedTuple):
         offset = self._offset(field)
         if not offset:
             return None
-        return Reader(Table(self.table.Bytes, self.table.Indirect(offset + self.table.Pos)))
+        place = self.table.Indirect(offset + self.table.Pos)
+        return Reader(Table(self.table.Bytes, place), self.left)
 
     def children(self, field: int) -> Sequence["Reader"]:
         """Returns a list of tables."""
         start, length = self._vector(field)
-        places = range(start, start + 4 * length, 4)
-        return [Reader(Table(self.table.Bytes, self.table.Indirect(place))) for place in places]
+        self.left.take(length)
+        places = map(self.table.Indirect, range(start, start + 4 * length, 4))
+        return [Reader(Table(self.table.Bytes, place), self.left) for place in places]
 
     def _offset(self, field: int) -> int:
         return int(self.table.Offset(4 + 2 * field))

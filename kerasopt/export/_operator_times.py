@@ -202,10 +202,17 @@ def _can_run_alone(content: FileContent, op: Any) -> bool:
 def _before(op: Any, makers: dict[int, Any]) -> list[Any]:
     """Returns the operators that prepare constants for an operator, in order."""
     found: list[Any] = []
-    for index in map(int, op.inputs):
-        if index in makers and makers[index] not in found:
-            found += [*_before(makers[index], makers), makers[index]]
-    return found
+    seen: set[int] = set()
+    waiting = [(op, False)]
+    while waiting:  # a file may chain more of them than Python calls itself
+        current, is_ready = waiting.pop()
+        if is_ready:
+            found.append(current)
+        elif id(current) not in seen:
+            seen.add(id(current))
+            needed = [makers[i] for i in map(int, current.inputs) if i in makers]
+            waiting += [(current, True), *((each, False) for each in reversed(needed))]
+    return found[:-1]
 
 
 def _file_of(content: FileContent, operators: Sequence[Any], inputs: Sequence[int]) -> bytes:

@@ -8,9 +8,20 @@ from typing import Any
 import numpy as np
 
 from kerasopt.datasets import list_photos, load_image
+from kerasopt.export._child import size_of
 from kerasopt.export._metadata import Metadata, read_metadata
 
-_AT_ONCE = 32
+_AT_ONCE, _BYTES_AT_ONCE = 32, 2**28
+
+
+def at_once(lite: Any) -> int:
+    """Returns how many inputs are handed over at once: fewer where they or the outputs are large.
+
+    Args:
+        lite: the `TFLiteModel`.
+    """
+    size = sum(size_of(tensor.shape, tensor.dtype) for tensor in (*lite.inputs, *lite.outputs))
+    return max(1, min(_AT_ONCE, _BYTES_AT_ONCE // max(1, size)))
 
 
 def photo_paths(images: Any) -> list[pathlib.Path] | None:
@@ -29,28 +40,29 @@ def photo_paths(images: Any) -> list[pathlib.Path] | None:
 
 
 def load_photos(paths: Sequence[pathlib.Path], lite: Any) -> Iterator[np.ndarray]:
-    """Yields batches of photos as a file takes them, by the normalization that it names.
+    """Yields batches of photos, grey for a file of one channel, by the normalization it names.
 
     Args:
         paths: of the photos.
         lite: the `TFLiteModel`.
 
     Raises:
-        ValueError: the file takes no RGB image of a fixed size, or a photo is damaged.
+        ValueError: the file takes no image of a fixed size, or a photo is damaged.
     """
     shape = lite.inputs[0].shape[1:]
-    if len(lite.inputs) > 1 or len(shape) != 3 or shape[-1] != 3 or None in shape:
+    if len(lite.inputs) > 1 or len(shape) != 3 or shape[-1] not in (1, 3) or None in shape:
         raise ValueError(
-            "Photos need a file with one input, an RGB image of a fixed size. "
+            "Photos need a file with one input, an RGB or grey image of a fixed size. "
             f"Received: {len(lite.inputs)} inputs, the first of shape {lite.inputs[0].shape}. "
             "Pass arrays."
         )
     metadata = read_metadata(lite.content) or Metadata()
     pairs = metadata.normalization or ((0.0, 1.0),)
     mean, std = (np.array(part, "float32") for part in zip(*pairs, strict=True))
-    for start in range(0, len(paths), _AT_ONCE):
-        chosen = paths[start : start + _AT_ONCE]
-        pixels = np.stack([load_image(path, shape[:2]) for path in chosen])
+    count = at_once(lite)
+    for start in range(0, len(paths), count):
+        chosen = paths[start : start + count]
+        pixels = np.stack([load_image(path, shape[:2], channels=shape[-1]) for path in chosen])
         yield (pixels.astype("float32") - mean) / std
 
 

@@ -144,9 +144,9 @@ def _photos(
 ) -> list[Sample]:
     """Loads photos as an app will show them to the file, as many of each class folder."""
     shape = tuple(model.inputs[0].shape[1:])
-    if len(model.inputs) > 1 or len(shape) != 3 or shape[-1] != 3:
+    if len(model.inputs) > 1 or len(shape) != 3 or shape[-1] not in (1, 3):
         raise ValueError(
-            "`representative_data` may be a folder of photos for a model of one RGB image. "
+            "`representative_data` may be a folder of photos for a model of one image. "
             f"Received: {str(folder)!r}, for {len(model.inputs)} inputs, the first of shape "
             f"{shape}. Pass arrays."
         )
@@ -159,7 +159,9 @@ def _photos(
         np.array(part, "float32") for part in zip(*(normalization or [(0.0, 1.0)]), strict=True)
     )
     name = model.inputs[0].name
-    return [{name: (load_image(photo, shape[:2]) - mean) / std} for photo in photos]
+    return [
+        {name: (load_image(photo, shape[:2], channels=shape[-1]) - mean) / std} for photo in photos
+    ]
 
 
 def _refuse_useless(name: str, values: np.ndarray) -> None:

@@ -7,6 +7,7 @@ program may have been taken over by the file that it runs.
 
 import contextlib
 import json
+import math
 import os
 import pathlib
 import random
@@ -20,6 +21,8 @@ import numpy as np
 
 _MEMORY = 8 * 2**30
 """Bytes that the program may take; a file can ask for any number."""
+_LONGEST_ANSWER = 2 * 2**30
+"""Bytes of all arrays that the parent takes at once: it has no limit that protects it."""
 _LONGEST_HEADER = 2**24
 _KINDS = "biufc"
 
@@ -174,11 +177,22 @@ def send(stream: BinaryIO, header: dict[str, Any], arrays: Sequence[np.ndarray] 
     stream.flush()
 
 
-def receive(stream: BinaryIO) -> tuple[dict[str, Any], list[np.ndarray]]:
+class TooLongError(EOFError):
+    """A frame whose arrays are larger than is taken."""
+
+
+def receive(
+    stream: BinaryIO, *, longest: int = _LONGEST_ANSWER
+) -> tuple[dict[str, Any], list[np.ndarray]]:
     """Reads a frame.
+
+    Args:
+        stream: from the other side.
+        longest: bytes of all its arrays.
 
     Raises:
         EOFError: the other side is gone, or does not speak in frames.
+        TooLongError: the arrays are longer; nothing of them was read.
     """
     (length,) = struct.unpack("<Q", _exactly(stream, 8))
     if length > _LONGEST_HEADER:
@@ -188,12 +202,15 @@ def receive(stream: BinaryIO) -> tuple[dict[str, Any], list[np.ndarray]]:
         described = [(np.dtype(kind), tuple(shape)) for kind, shape in header["arrays"]]
     except (ValueError, TypeError, KeyError) as error:
         raise EOFError("a header that is none") from error
-    arrays = []
-    for dtype, shape in described:
-        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        if dtype.kind not in _KINDS or not 0 <= size <= _MEMORY:
-            raise EOFError("an array that is none")
-        arrays.append(np.frombuffer(_exactly(stream, size), dtype).reshape(shape))
+    sizes = [math.prod(shape) * dtype.itemsize for dtype, shape in described]
+    if any(dtype.kind not in _KINDS for dtype, _ in described) or min(sizes, default=0) < 0:
+        raise EOFError("an array that is none")
+    if sum(sizes) > longest:
+        raise TooLongError(f"its values are {sum(sizes):,} bytes, more than {longest:,}")
+    arrays = [
+        np.frombuffer(_exactly(stream, size), dtype).reshape(shape)
+        for size, (dtype, shape) in zip(sizes, described, strict=True)
+    ]
     return header, arrays
 
 
@@ -297,7 +314,7 @@ def _serve() -> None:
 
         send(parent_out, {})  # ready: what takes long from now on is the file
         while True:
-            header, arrays = receive(parent_in)
+            header, arrays = receive(parent_in, longest=_MEMORY)
             try:
                 frame, outputs, runner = _answer(header, arrays, runner)
                 send(parent_out, frame, outputs)

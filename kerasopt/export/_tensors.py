@@ -125,6 +125,7 @@ class FileContent:
             1,
             operators=self.lite.operators,
             isolated=self.lite.isolated,
+            time_limit=self.lite.time_limit,
         )
         values: dict[int, list[np.ndarray]] = {index: [] for index in watched}
         size = self.lite.inputs[0].shape[0] or 1
@@ -199,11 +200,13 @@ class FileContent:
 
     def _maker(self, index: int) -> str:
         """Names the operator behind a tensor, looking through those that only move values."""
+        # An operator stands behind what it reads, so one pass from the end follows the values.
         for op in reversed(self.graph.operators):
             if index in op.outputs:
                 kind = self.kind_of(op)
                 if kind in ("RESHAPE", "TRANSPOSE", "TILE"):
-                    return self._maker(op.inputs[0])
+                    index = op.inputs[0]
+                    continue
                 if kind == "DEPTHWISE_CONV_2D":
                     is_point = tuple(self.graph.tensors[op.inputs[1]].shape[1:3]) == (1, 1)
                     return f"{kind} 1x1" if is_point else kind

@@ -127,8 +127,11 @@ def random_sample(model: Any) -> Sample:
     # Whole numbers that are no pixels, such as token ids, are zeros: others may be too large.
     inputs = [
         rng.integers(
-            0, 255 if t.scale or t.dtype == "float32" else 1, [size or 1 for size in t.shape]
-        ).astype(t.dtype)
+            0,
+            255 if t.scale or t.dtype == "float32" else 1,
+            [size or 1 for size in t.shape],
+            dtype="uint8",  # an input may be large, and the default takes eight bytes for each
+        ).astype(t.dtype, copy=False)
         for t in model.inputs
     ]
     return Sample(model.content, inputs, model.operators)

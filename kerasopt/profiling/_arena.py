@@ -1,8 +1,10 @@
 """The memory that activations need: which of them live at once, and how they fit together."""
 
+import bisect
+import itertools
 import math
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from kerasopt.profiling._tflite_file import (
@@ -15,6 +17,8 @@ from kerasopt.profiling._tflite_file import (
 )
 
 _ALIGNMENT = 16
+_MOST = 5_000
+"""Activations that are placed; a large network has 1,500."""
 
 
 class Life(NamedTuple):
@@ -43,7 +47,7 @@ def arena_bytes(content: str | os.PathLike[str] | bytes) -> int:
 
     Raises:
         TypeError: `content` is neither a path nor bytes.
-        ValueError: the content is not a TFLite file, or is damaged.
+        ValueError: the content is not a TFLite file, is damaged, or has over 5,000 activations.
         FileNotFoundError: there is no such file.
 
     Example:
@@ -67,10 +71,12 @@ def live_bytes(operators: list[Operator], *, expanded: Collection[int] = ()) -> 
         expanded: the `id` of tensors that are no activations, but weights in a wider type.
     """
     lives = lives_of(operators, alignment=1, skipped=expanded)
-    return [
-        sum(life.size for life in lives if life.first <= index <= life.last)
-        for index in range(len(operators))
-    ]
+    changes = [0] * (len(operators) + 2)
+    for life in lives:
+        if life.first <= life.last:  # else it is read before it is made, by a damaged file
+            changes[life.first] += life.size
+            changes[life.last + 1] -= life.size
+    return list(itertools.accumulate(changes))[: len(operators)]
 
 
 def lives_of(
@@ -104,18 +110,16 @@ def tensor_bytes(tensor: Tensor, alignment: int = 1) -> int:
     return -(-size // alignment) * alignment
 
 
-def _packed(lives: Iterable[Life]) -> int:
-    placed: list[tuple[int, Life]] = []
+def _packed(lives: Sequence[Life]) -> int:
+    if len(lives) > _MOST:  # each is compared with each
+        raise ValueError(f"{len(lives):,} activations, more than {_MOST:,}")
+    placed: list[tuple[int, Life]] = []  # by place
     for life in sorted(lives, key=lambda life: (-life.size, life.first)):
-        beside = sorted(
-            (place, other.size)
-            for place, other in placed
-            if other.first <= life.last and life.first <= other.last
-        )
         start = 0
-        for place, size in beside:
-            if start + life.size <= place:
-                break
-            start = max(start, place + size)
-        placed.append((start, life))
+        for place, other in placed:
+            if other.first <= life.last and life.first <= other.last:
+                if start + life.size <= place:
+                    break
+                start = max(start, place + other.size)
+        bisect.insort(placed, (start, life))
     return max((place + life.size for place, life in placed), default=0)

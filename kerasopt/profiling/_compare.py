@@ -1,11 +1,11 @@
 """Profiles of several models side by side."""
 
 import dataclasses
-import io
 import os
 from collections.abc import Mapping
 from typing import Any
 
+from kerasopt._text import one_line, ruled
 from kerasopt.profiling._names import Points, match_points
 from kerasopt.profiling._profile import profile
 from kerasopt.profiling._report import LayerProfile, Profile, kib, short_name
@@ -33,27 +33,16 @@ class ProfileComparison:
 
     def table(self) -> str:
         """Returns totals, then the layers with weights, as aligned text."""
-        from rich import box
-        from rich.console import Console
-        from rich.table import Table
-
-        totals = Table(box=box.SIMPLE_HEAD)
-        weights = Table(box=box.SIMPLE_HEAD)
-        for table, heading in ((totals, ""), (weights, "layer: KiB, bits, zeros")):
-            table.add_column(heading, no_wrap=True)
-            for name in self.profiles:
-                table.add_column(name, justify="right", no_wrap=True)
-        for heading, cells in self._totals():
-            totals.add_row(heading, *cells)
-        for rows in self.layers:
-            if any(row is not None and row.kernel_parameters for row in rows):
-                weights.add_row(short_name(rows[0].name), *map(_cell, rows))  # type: ignore[union-attr]
-        console = Console(file=io.StringIO(), width=400, no_color=True, highlight=False)
-        console.print(totals)
-        console.print(weights)
-        text: str = console.file.getvalue()  # type: ignore[attr-defined]
-        text = "\n".join(line.rstrip() for line in text.splitlines()).strip("\n")
-        return text.replace("\n\n\n", "\n\n")
+        names = [one_line(name) for name in self.profiles]
+        totals = ruled([("", *names), *((what, *cells) for what, cells in self._totals())], texts=1)
+        rows = [
+            (short_name(row.name), *map(_cell, (row, *others)))
+            for row, *others in self.layers
+            if row is not None
+            and any(each is not None and each.kernel_parameters for each in (row, *others))
+        ]
+        weights = ruled([("layer: KiB, bits, zeros", *names), *rows], texts=1)
+        return "\n".join([*totals, "", *weights])
 
     def __str__(self) -> str:
         return self.table()

@@ -43,7 +43,7 @@ def diff(
             `TFLiteModel` or an `ExportResult`; of one output.
         b: another one, which takes the same inputs and has outputs of the same shape.
         data: `x`, `(x, y)`, a `tf.data.Dataset`, an iterable of batches, or a folder of photos,
-            which both get as raw 0-255 pixels.
+            which both get normalized as the metadata of a file say, else as raw 0-255 pixels.
         samples: inputs on which the layers are compared, >= 1.
         tolerance: relative error from which a layer counts as parted, >= 0.
         class_names: names of the classes for the table.
@@ -69,7 +69,7 @@ def diff(
     sides = open_side("a", a), open_side("b", b)
     photos: list[str] = []
     if isinstance(data, str | os.PathLike):
-        photos, data = photos_of(data, sides[0].input_shapes[0])
+        photos, data = photos_of(data, sides)
     outputs: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     labels: list[np.ndarray] = []
     layers = _Layers(sides)

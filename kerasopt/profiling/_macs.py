@@ -11,7 +11,8 @@ def layer_macs(layer: Any, images: Any, outputs: Any, operations: Iterable[Any])
     """Returns the MACs of one call of a layer; `None` if a shape that counts is unknown.
 
     TensorFlow computes some convolutions in a way of its own (with groups in a function, with
-    dilation on a rearranged batch), so theirs follow from the shapes.
+    dilation on a rearranged batch), so theirs follow from the shapes. Of a recurrent layer the
+    graph shows one step, which Keras takes before the loop.
 
     Args:
         layer: the Keras layer.
@@ -21,12 +22,21 @@ def layer_macs(layer: Any, images: Any, outputs: Any, operations: Iterable[Any])
     """
     kind = layer.__class__
     formula = next((f for base, f in _FORMULAS if issubclass(kind, base)), None)
-    if formula is None:
-        return count_macs(operations)
     try:
+        if formula is None:
+            counted = count_macs(operations)
+            return None if counted is None else counted * _steps(layer, images)
         return formula(layer, _dims(images), _dims(outputs))
     except _UnknownShapeError:
         return None
+
+
+def _steps(layer: Any, images: Any) -> int:
+    """Returns how often what the graph shows of a layer runs."""
+    if isinstance(layer, keras.layers.Bidirectional):  # both directions are in the graph
+        layer = layer.forward_layer
+    loops = isinstance(layer, keras.layers.RNN) and not layer.unroll
+    return _dims(images)[1] if loops else 1
 
 
 def _conv_layer(layer: Any, _: list[int], outputs: list[int]) -> int:

@@ -18,9 +18,9 @@ def profile(model_or_tflite: Any) -> Profile:
     read) is counted once, with the first of them; MACs are counted for every call. Zeros and
     distinct values are those of kernels, weights of rank 2 and more. MACs are multiply-accumulate
     operations for one image: convolutions, dense layers, einsums and matrix products in Keras,
-    `BATCH_MATMUL`, `CONV_2D`, `CONV_3D`, `DEPTHWISE_CONV_2D`, `FULLY_CONNECTED` and
-    `TRANSPOSE_CONV` in a file. What runs in a loop or in a `tf.function` of its own (recurrent
-    layers) is not counted.
+    those of a recurrent layer for each of its steps; `BATCH_MATMUL`, `CONV_2D`, `CONV_3D`,
+    `DEPTHWISE_CONV_2D`, `FULLY_CONNECTED` and `TRANSPOSE_CONV` in a file, of a loop once. What
+    runs in another loop or in a `tf.function` of its own is not counted.
 
     A Keras model is traced once, and is left as it was. A TFLite file is read, not run; constants
     that only tell shapes, axes or paddings count as bytes, not as parameters.

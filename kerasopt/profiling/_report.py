@@ -1,8 +1,9 @@
 """The report: one row per layer or operator, totals, a table."""
 
 import dataclasses
-import io
 from typing import Any
+
+from kerasopt._text import one_line, ruled
 
 Shape = tuple[int | None, ...]
 
@@ -135,12 +136,7 @@ class Profile:
 
     def table(self) -> str:
         """Returns the rows and totals as aligned text, without colours."""
-        from rich.console import Console
-
-        # Wider than any row: lines are for the terminal to wrap, and for files never.
-        console = Console(file=io.StringIO(), width=400, no_color=True, highlight=False)
-        console.print(_rich_table(self))
-        lines = [line.rstrip() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+        lines = [one_line(self.source, 200), "", *_aligned(self)]
         if self.file_bytes is not None:
             lines.append(f"File: {self.file_bytes:,} bytes.")
         return "\n".join([*lines, *self.notes])
@@ -151,6 +147,9 @@ class Profile:
 
 _LONGEST_NAME = 48
 _COLUMNS = (
+    "layer",
+    "kind",
+    "output",
     "params",
     "zeros",
     "sparsity",
@@ -163,15 +162,11 @@ _COLUMNS = (
 )
 
 
-def _rich_table(profile: Profile) -> Any:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(title=profile.source, title_justify="left", box=box.SIMPLE_HEAD, show_footer=True)
-    table.add_column("layer", footer="total", no_wrap=True)
-    table.add_column("kind", no_wrap=True)
-    table.add_column("output", no_wrap=True)
+def _aligned(profile: Profile) -> list[str]:
     total = (
+        "total",
+        "",
+        "",
         f"{profile.parameters:,}",
         f"{profile.zeros:,}",
         f"{profile.sparsity:.1%}",
@@ -182,11 +177,13 @@ def _rich_table(profile: Profile) -> Any:
         "",
         kib(profile.peak_bytes),
     )
-    for name, footer in zip(_COLUMNS, total, strict=True):
-        table.add_column(name, footer=footer, justify="right", no_wrap=True)
-    for row in profile.rows:
-        table.add_row(short_name(row.name), row.kind, _shape(row.output_shape), *_numbers(row))
-    return table
+    rows = [(*_texts(row), *_numbers(row)) for row in profile.rows]
+    *lines, last = ruled([_COLUMNS, *rows, total], texts=3)
+    return [*lines, "", last, ""]
+
+
+def _texts(row: LayerProfile) -> tuple[str, str, str]:
+    return short_name(row.name), one_line(row.kind), one_line(_shape(row.output_shape))
 
 
 def short_name(name: str) -> str:
@@ -195,7 +192,7 @@ def short_name(name: str) -> str:
     if first != name or len(first) > _LONGEST_NAME:
         parts = first.split("/")
         first = "/".join(parts[-3 if parts[-2:-1] == ["batchnorm"] else -2 :])
-    return first if len(first) <= _LONGEST_NAME else "…" + first[1 - _LONGEST_NAME :]
+    return one_line(first, _LONGEST_NAME)
 
 
 def _numbers(row: LayerProfile) -> list[str]:

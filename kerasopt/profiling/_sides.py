@@ -1,7 +1,7 @@
 """A model or a file as one side of a comparison: what it predicts, and what its layers make."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +12,10 @@ from kerasopt._backend import keras
 from kerasopt._keras_file import load_keras
 from kerasopt._layer_filter import walk_layers
 from kerasopt.profiling._keras_model import replaced_calls
+
+Pairs = tuple[tuple[float, float], ...]
+"""`(mean, std)` of each channel, or one pair for all; () where nobody says."""
+_RAW: Pairs = ((0.0, 1.0),)
 
 
 class Made(NamedTuple):
@@ -30,6 +34,10 @@ class KerasSide:
         self._model = model
         self.name = model.name
         self.input_shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs]
+
+    def normalization(self) -> Pairs:
+        """Returns what nobody says of a model."""
+        return ()
 
     def predict(self, x: Any) -> np.ndarray:
         """Returns the outputs (batch, ...)."""
@@ -74,6 +82,11 @@ class FileSide:
         self._lite = lite
         self.name = name
         self.input_shapes = [tuple(tensor.shape[1:]) for tensor in lite.inputs]
+
+    def normalization(self) -> Pairs:
+        """Returns what the metadata say."""
+        metadata = ko.export.read_metadata(self._lite.content)
+        return () if metadata is None else metadata.normalization
 
     def predict(self, x: Any) -> np.ndarray:
         """Returns the outputs (batch, ...)."""
@@ -140,22 +153,36 @@ def open_side(argument: str, model: Any) -> KerasSide | FileSide:
     return side
 
 
-def photos_of(folder: Any, shape: tuple[int | None, ...]) -> tuple[list[str], Iterator[np.ndarray]]:
-    """Returns the paths of the photos in a folder, and batches of them of raw 0-255 pixels.
+def photos_of(
+    folder: Any, sides: Sequence[KerasSide | FileSide]
+) -> tuple[list[str], Iterator[np.ndarray]]:
+    """Returns the paths of the photos in a folder, and batches of them as both sides take them.
 
     Raises:
-        ValueError: there are none, or the model takes no RGB image of a fixed size.
+        ValueError: there are none, the first side takes no image of a fixed size, or two files
+            name different normalizations.
     """
-    if len(shape) != 3 or shape[-1] != 3 or None in shape:
+    shape = sides[0].input_shapes[0]
+    if len(shape) != 3 or shape[-1] not in (1, 3) or None in shape:
         raise ValueError(
-            "`data` may be a folder of photos for a model of one RGB image of a fixed size. "
+            "`data` may be a folder of photos for a model of one image of a fixed size. "
             f"Received: {os.fspath(folder)!r}, for inputs of shape {shape}. Pass arrays."
         )
+    height, width, channels = (int(size or 0) for size in shape)
+    said = filter(None, (side.normalization() for side in sides))
+    named = {pairs * channels if len(pairs) == 1 else pairs for pairs in said}
+    if len(named) > 1:
+        raise ValueError(
+            "`data` may be a folder of photos for files that normalize them alike. "
+            f"Received: (mean, std) of {' and of '.join(map(str, sorted(named)))}. Pass arrays."
+        )
+    mean, std = (np.array(x, "float32") for x in zip(*(*named, _RAW)[0], strict=True))
     photos = ko.datasets.list_photos(folder)
-    size = (int(shape[0] or 0), int(shape[1] or 0))
 
     def load() -> Iterator[np.ndarray]:
         for start in range(0, len(photos), 32):
-            yield np.stack([ko.datasets.load_image(p, size) for p in photos[start : start + 32]])
+            chosen = photos[start : start + 32]
+            pixels = [ko.datasets.load_image(p, (height, width), channels=channels) for p in chosen]
+            yield (np.stack(pixels).astype("float32") - mean) / std
 
     return [os.fspath(photo) for photo in photos], load()

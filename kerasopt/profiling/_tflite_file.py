@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from kerasopt.profiling._tflite_budget import check_budget
+
 IDENTIFIER = b"TFL3"
 _OPERATORS = {
     value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")
@@ -123,11 +125,10 @@ def read_operators(content: bytes) -> list[Operator]:
     """
     with damage_is_a_value_error(content):
         model = schema.Model.GetRootAs(content, 0)
-        kinds = [
-            _kind(model.OperatorCodes(i)) for i in _range(model.OperatorCodesLength(), content)
-        ]
+        check_budget(model, content)
+        kinds = [_kind(model.OperatorCodes(i)) for i in range(model.OperatorCodesLength())]
         operators = []
-        for index in _range(model.SubgraphsLength(), content):
+        for index in range(model.SubgraphsLength()):
             operators += _subgraph(model, model.Subgraphs(index), kinds, content)
         if not operators:
             raise ValueError("it has no operators")
@@ -158,13 +159,6 @@ def damage_is_a_value_error(content: bytes) -> Iterator[None]:
         ) from error
 
 
-def _range(length: int, content: bytes) -> range:
-    # An entry takes four bytes: a longer vector is damage, and would be walked for hours.
-    if not 0 <= length <= len(content) // 4:
-        raise ValueError(f"a list of {length} entries")
-    return range(length)
-
-
 def _kind(code: Any) -> str:
     builtin = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
     custom = code.CustomCode()
@@ -172,9 +166,7 @@ def _kind(code: Any) -> str:
 
 
 def _subgraph(model: Any, graph: Any, kinds: list[str], content: bytes) -> list[Operator]:
-    tensors = [
-        _tensor(model, graph.Tensors(i), content) for i in _range(graph.TensorsLength(), content)
-    ]
+    tensors = [_tensor(model, graph.Tensors(i), content) for i in range(graph.TensorsLength())]
 
     def pick(indices: Any) -> tuple[Tensor | None, ...]:
         chosen = np.atleast_1d(indices).tolist() if not isinstance(indices, int) else []
@@ -183,7 +175,7 @@ def _subgraph(model: Any, graph: Any, kinds: list[str], content: bytes) -> list[
         return tuple(tensors[index] if index >= 0 else None for index in chosen)
 
     operators = []
-    for index in _range(graph.OperatorsLength(), content):
+    for index in range(graph.OperatorsLength()):
         operator = graph.Operators(index)
         outputs = tuple(t for t in pick(operator.OutputsAsNumpy()) if t is not None)
         kind = kinds[operator.OpcodeIndex()]

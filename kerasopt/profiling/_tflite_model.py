@@ -24,6 +24,7 @@ _MULTIPLIERS = (
     "FULLY_CONNECTED",
     "TRANSPOSE_CONV",
 )
+_LOOP = "MACs of a loop (WHILE) are those of one step: a file does not say how often it runs."
 _INTEGERS = ("INT32", "INT64", "UINT32", "UINT64", "BOOL", "STRING")
 
 
@@ -36,7 +37,8 @@ def profile_tflite(content: bytes, *, source: str) -> Profile:
     operators = read_operators(content)
     with damage_is_a_value_error(content):
         rows = _rows(operators)
-    return Profile(source, rows, len(content))
+    loops = any(operator.kind == "WHILE" for operator in operators)
+    return Profile(source, rows, len(content), (_LOOP,) if loops else ())
 
 
 def _rows(operators: list[Operator]) -> tuple[LayerProfile, ...]:

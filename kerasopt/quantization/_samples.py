@@ -100,15 +100,16 @@ def _by_input(x: Any, model: Any) -> Batch | None:
 
 def _photos(folder: pathlib.Path, model: Any, batch_size: int, num_samples: int) -> Iterator[Batch]:
     shape = tuple(model.inputs[0].shape[1:])
-    if len(model.inputs) != 1 or len(shape) != 3 or shape[-1] != 3 or None in shape:
+    if len(model.inputs) != 1 or len(shape) != 3 or shape[-1] not in (1, 3) or None in shape:
         raise ValueError(
-            "A folder of photos is for models that take one RGB image of a fixed size. "
+            "A folder of photos is for models that take one image of a fixed size. "
             f"Received: input shapes {[tuple(t.shape) for t in model.inputs]}. Pass batches."
         )
     files = _balanced(list_photos(folder), num_samples)
     for start in range(0, len(files), batch_size):
         chosen = files[start : start + batch_size]
-        yield [np.stack([load_image(f, shape[:2]) for f in chosen]).astype("float32")]
+        pixels = np.stack([load_image(f, shape[:2], channels=shape[-1]) for f in chosen])
+        yield [pixels.astype("float32")]
 
 
 def _balanced(files: list[pathlib.Path], number: int) -> list[pathlib.Path]:

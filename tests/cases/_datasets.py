@@ -61,6 +61,7 @@ DATASETS = (
         bad=(
             ({"path": "none.jpg"}, ValueError, "`path` must be a whole image file"),
             ({"path": "none.jpg", "image_size": (0, 8)}, ValueError, r"`image_size\[0\]` must be"),
+            ({"path": "none.jpg", "channels": 4}, ValueError, "`channels` must be one of 1, 3"),
         ),
     ),
 )
