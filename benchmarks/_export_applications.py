@@ -19,11 +19,14 @@ RESULT = RESULTS / "applications_export.json"
 DOCS = pathlib.Path(__file__).resolve().parents[1] / "docs" / "export.md"
 TABLE = re.compile(r"(<!-- applications -->\n).*(<!-- /applications -->)", re.DOTALL)
 MODES = ("float32", "float16", "dynamic", "int8")
-ERRORS = {"float32": 1e-3, "float16": 0.05}
-CHANGES = {"float32": 1e-6, "float16": 2.0**-11}
+ERRORS = {"float32": 1e-3, "float16": 0.05, "dynamic": 0.2, "int8": 0.3}
+CHANGES = {"float32": 1e-6, "float16": 2.0**-11, "dynamic": 2.0**-8, "int8": 2.0**-8}
 """A network may amplify rounding: outputs that Keras itself moves farther, when its pixels change
 by this share, may differ by as much."""
-CHECKS = ("no_flex", "finite", "float32_equal", "float16_equal", "every_setting")
+VANISHING = 1e-3
+"""Outputs smaller than this are lost in the levels of int8, whatever the file does. They come of
+the initializer of depthwise kernels, which counts all channels where each is filtered alone."""
+CHECKS = ("no_flex", "finite", *(f"{mode}_equal" for mode in MODES), "every_setting")
 CLASSES = 5
 SAMPLES = 4
 
@@ -42,6 +45,12 @@ def prove(name, folder):  # noqa: ARG001 - as every part
     )
     pixels = smooth(size)
     expected = np.asarray(model.predict(pixels, verbose=0))
+    if np.abs(expected).max() < VANISHING:
+        for layer in model.layers:
+            if isinstance(layer, keras.layers.DepthwiseConv2D):
+                kernel = layer.kernel
+                kernel.assign(kernel * kernel.shape[2] ** 0.5)
+        expected = np.asarray(model.predict(pixels, verbose=0))
     moved = {}
     for mode, change in CHANGES.items():
         outputs = model.predict((pixels * (1.0 + change)).astype("float32"), verbose=0)
@@ -110,7 +119,7 @@ def peak():
 def table(figures):
     """The table of docs/export.md."""
     lines = [
-        "| model | input | float32 | float16 | dynamic | int8 | error of float32, float16 |",
+        "| model | input | float32 | float16 | dynamic | int8 | errors, in this order |",
         "|---|---:|---:|---:|---:|---:|---|",
     ]
     for name in sorted(figures):

@@ -88,6 +88,10 @@ def prove(name: str, folder: pathlib.Path) -> dict[str, Any]:
             "kerasopt": counted(ours),
             "tfmot": counted(written.read_bytes()),
         },
+        "more_of": {
+            "kerasopt": more_of(ours, written.read_bytes()),
+            "tfmot": more_of(written.read_bytes(), ours),
+        },
         "kernels": compared(ours, written.read_bytes()),
         "faults": report.faults(),
     }
@@ -103,6 +107,14 @@ def counted(content: bytes) -> dict[str, int]:
         "float": sum(o.outputs[0].type == "FLOAT32" for o in operators),
         "quantize": sum(o.kind == "QUANTIZE" for o in operators),
     }
+
+
+def more_of(one: bytes, other: bytes) -> dict[str, int]:
+    """Returns the kinds of operators of which one file has more than the other, and how many."""
+    from kerasopt.profiling import tflite_operators
+
+    counts = [collections.Counter(tflite_operators(content)) for content in (one, other)]
+    return dict(sorted((counts[0] - counts[1]).items()))
 
 
 def compared(ours: bytes, theirs: bytes) -> dict[str, dict[str, int]]:

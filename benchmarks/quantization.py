@@ -10,9 +10,9 @@ batch, so that what else the machine does hits all alike; TF-MOT on tf_keras bes
 trains the fine-tuned EfficientNet-Lite0 that `transfer.py` left in `runs/` on, as float and from
 the same weights quantization-aware, for as many epochs at the same rates, and exports it, with
 post-training int8 of the same float model beside it. `cifar10` does so with MobileNetV3Small and
-EfficientNetB0, trained from scratch on a sample of CIFAR-10, and `small` with ResNet-8 on CIFAR-10
-and a net of three convolutions on Fashion-MNIST. All 10,000 test images are asked. Each training
-goes into `results/quantization.json` when it is done and is not run again.
+EfficientNetB0, trained from scratch on a sample of CIFAR-10, and `small` with ResNet-8 on 20,000
+images of CIFAR-10 and a net of three convolutions on Fashion-MNIST. All 10,000 test images are
+asked. Each training goes into `results/quantization.json` when it is done and is not run again.
 """
 
 import argparse
@@ -182,7 +182,7 @@ def cifar10(options: argparse.Namespace) -> None:
 def small(options: argparse.Namespace) -> None:
     """Trains small nets on all of CIFAR-10 and of Fashion-MNIST, once for each seed."""
     for name, build, load in (
-        ("ResNet8 CIFAR-10", lambda: resnet8(keras), lambda: cifar(50_000)),
+        ("ResNet8 CIFAR-10", lambda: resnet8(keras), lambda: cifar(20_000)),
         ("CNN Fashion-MNIST", three_convolutions, fashion_mnist),
     ):
         rows = recorded("quantization").get("small", {}).get("runs", {}).get(name, {})
