@@ -105,9 +105,10 @@ def labels_that_do_not_match():
 @pytest.mark.parametrize(("verify", "message"), [*labels_that_do_not_match()])
 def test_labels_of_other_classes(verify, message):
     with pytest.raises(ValueError, match=f"`verify` must have labels for the 4 outputs.*{message}"):
-        list(Observed(4).watch([verify]))
-    assert len(list(Observed(4).watch([(verify[0], np.arange(4))]))) == 1
-    assert len(list(Observed(1).watch([(verify[0], np.array([0, 1, 1, 0]))]))) == 1
+        list(Observed(small_cnn()).watch([verify]))
+    assert len(list(Observed(small_cnn()).watch([(verify[0], np.arange(4))]))) == 1
+    single = [(verify[0], np.array([0, 1, 1, 0]))]
+    assert len(list(Observed(small_cnn(classes=1)).watch(single))) == 1
 
 
 def test_labels_are_checked_in_an_export():
