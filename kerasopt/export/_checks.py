@@ -10,8 +10,10 @@ from kerasopt._backend import keras
 from kerasopt.export._metadata import check_names
 from kerasopt.training import settle
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]*")
+_NAME = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.>-]*")
 """Names that TensorFlow takes for a tensor."""
+_FAILURES = (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError)
+"""What a `call` that takes arrays alone may end in on symbolic inputs."""
 _RANDOM = ("RANDOM", "MULTINOMIAL", "RNG")
 """What the names of operators that draw have in them, in all formats."""
 
@@ -54,14 +56,22 @@ def _wrapped(model: Any) -> Any:
             inputs = [keras.Input(s[1:], name=f"input_{i}") for i, s in enumerate(shapes)]
         else:
             inputs = keras.Input(shapes[1:], name="input")
-        return keras.Model(inputs, model(inputs, training=False), name=model.name)
-    except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        return keras.Model(inputs, model(inputs), name=model.name)
+    except _FAILURES as error:
         raise ValueError(
             "`model` must run on symbolic inputs of the shape on which it was built. "
             f"Received: {model.name!r}, a {type(model).__name__} built on {shapes}, which does "
-            f"not ({str(error).strip().splitlines()[0]}). Wrap it on inputs of its own types: "
+            f"not ({_reason(error)}). Wrap it on inputs of its own types: "
             "keras.Model(x, model(x))."
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """Returns the line of an error of Keras that says what happened."""
+    text = re.sub(r"\x1b\[\d*m", "", str(error))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith("Exception encountered")]
+    return (telling or lines or [type(error).__name__])[0][:300]
 
 
 def _check_tensors(model: Any) -> None:
@@ -73,9 +83,9 @@ def _check_tensors(model: Any) -> None:
             )
         if not _NAME.fullmatch(tensor.name):
             raise ValueError(
-                "`model` must have inputs whose names are letters, digits, and _ . / - after a "
-                f"first letter or digit: they stand in the file. Received: {tensor.name!r}. "
-                "Give it a keras.Input(..., name=...) without spaces and signs."
+                "`model` must have inputs with names of the letters a to z, digits, and behind the "
+                f"first one _ . - too, which stand in the file. Received: {tensor.name!r}. "
+                "Give it a keras.Input(..., name=...) of these alone."
             )
     if len({id(tensor) for tensor in model.outputs}) < len(model.outputs):
         raise ValueError(

@@ -51,7 +51,8 @@ class Observed:
             if self.first is None:
                 self.first = x
             if isinstance(x, np.ndarray) and x.size:
-                self.low, self.high = min(self.low, x.min()), max(self.high, x.max())
+                self.low = min(self.low, float(x.min()))
+                self.high = max(self.high, float(x.max()))
             self._check_labels(y)
             yield x, y
 

@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ai_edge_litert import schema_py_generated as schema
+
 from kerasopt._backend import keras
 from kerasopt._files import check_target, write_atomic
 from kerasopt._validation import check_choice, check_int
@@ -341,6 +343,11 @@ def _check_types(
 
 def _check_file(content: bytes, model: Any, wish: _Wish) -> TFLiteModel:
     """Runs the file for the first time, and asserts names, shapes and types as it has them."""
+    if not schema.Model.GetRootAs(content, 0).Subgraphs(0).OperatorsLength():
+        raise ValueError(
+            "`model` must compute something in inference. "
+            f"Received: {model.name!r}, whose outputs are its inputs. A file of it has no use."
+        )
     trust(content)
     lite = TFLiteModel(content)
     check_operators(lite.operators)
