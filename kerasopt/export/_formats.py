@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from kerasopt._backend import keras
+from kerasopt._files import file_errors
 from kerasopt._validation import check_int
 from kerasopt.export._checks import check_labels, checked_model
 from kerasopt.export._compare import compare
@@ -93,11 +94,12 @@ def export(graph: Any, path: pathlib.Path, kind: str, **options: Any) -> None:
     """Has Keras write a graph.
 
     Raises:
+        OSError: there is no room or no permission.
         ValueError: the format has no operator for something in it.
     """
     specs = [keras.InputSpec(shape=t.shape, dtype=t.dtype, name=t.name) for t in graph.inputs]
     try:
-        with silent():
+        with silent(), file_errors(path.parent):
             graph.export(
                 str(path),
                 format=kind,
