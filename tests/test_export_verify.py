@@ -166,3 +166,22 @@ def test_bounds_of_operations_are_arguments():
 def test_bad_input(options, error, message):
     with pytest.raises(error, match=message):
         to_tflite(regression(), **options)
+
+
+@pytest.mark.parametrize(
+    ("quantize", "left"),
+    [
+        ("int8", ("CUMSUM", "SIN")),
+        # Weights of less than 1,024 values stay as they are.
+        ("dynamic", ("CUMSUM", "SIN", "FULLY_CONNECTED")),
+    ],
+)
+def test_operators_that_stay_float_are_told(quantize, left):
+    inputs = keras.Input((64,))
+    x = keras.ops.sin(keras.ops.cumsum(keras.layers.Dense(32)(inputs), axis=1))
+    model = keras.Model(inputs, keras.layers.Dense(3)(x))
+    data = X.repeat(8, axis=1)
+    result = to_tflite(model, quantize=quantize, representative_data=data, verify=False)
+    assert result.float_operators == left
+    assert result.operators.count("FULLY_CONNECTED") == 2
+    assert result.to_dict()["float_operators"] == left

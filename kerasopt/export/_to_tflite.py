@@ -169,12 +169,8 @@ def to_tflite(
     if probabilities and not ends_in_probabilities(model):
         shown = with_probabilities(model)
     samples = _samples(model, wish, representative_data, verify)
-    content, lite = _make(model, shown, wish, samples)
-    result = dataclasses.replace(
-        describe(content, quantize, lite),
-        labels=names,
-        float_operations=float_operations(model) if aware else (),
-    )
+    lite = _make(model, shown, wish, samples)
+    result = describe(lite, quantize, names, float_operations(model) if aware else ())
     if verify is None and samples and not _flex(lite):
         verify = as_data(samples)
     if verify is not None and verify is not False:
@@ -240,9 +236,7 @@ def _observed(model: Any, samples: list[Any]) -> Observed:
     return seen
 
 
-def _make(
-    model: Any, shown: Any, wish: _Wish, samples: list[Any] | None
-) -> tuple[bytes, TFLiteModel]:
+def _make(model: Any, shown: Any, wish: _Wish, samples: list[Any] | None) -> TFLiteModel:
     """Converts, asserts that the file is as wished, and puts the metadata into it."""
     ranges = None
     if wish.needs_ranges and samples:
@@ -260,9 +254,8 @@ def _make(
     )
     lite = _check_file(content, shown, wish)
     if wish.metadata is None:
-        return content, lite
-    content = describe_file(content, wish.metadata, shown, lite)
-    return content, _check_file(content, shown, wish)
+        return lite
+    return _check_file(describe_file(content, wish.metadata, shown, lite), shown, wish)
 
 
 def _source(model: Any, shown: Any, wish: _Wish) -> Any:

@@ -12,6 +12,7 @@ from kerasopt._validation import check_int, check_number
 from kerasopt.export._compare import InterpreterRun, Parting
 from kerasopt.export._interpreter import TFLiteModel
 from kerasopt.export._operations import OperationReport
+from kerasopt.profiling import tflite_operators
 
 
 class VerificationError(RuntimeError):
@@ -77,7 +78,10 @@ class ExportResult:
             together, of several outputs the largest, or `None`; infinite likewise.
         accuracy: of the file, or `None` without labels.
         keras_accuracy: of the Keras model on the same inputs, or `None` without labels.
-        float_operations: `(operation, reason)` for what stays float in an int8 file.
+        float_operations: `(operation, reason)` for what stays float in the int8 file of a
+            quantization-aware model.
+        float_operators: names of the operators of a TFLite file that compute in real numbers, as
+            its tensors tell (see `kerasopt.profiling.tflite_operators`).
         operations: the int8 file beside a quantization-aware model, operation by operation, or
             `None` without `verify` or for any other file.
         runs: the file beside the model on the first inputs of `verify`, with XNNPACK and without,
@@ -105,6 +109,7 @@ class ExportResult:
     operations: OperationReport | None = dataclasses.field(default=None, repr=False)
     runs: tuple[InterpreterRun, ...] = dataclasses.field(default=(), repr=False)
     parting: str | None = dataclasses.field(default=None, repr=False)
+    float_operators: tuple[str, ...] = dataclasses.field(default=(), repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns everything but the bytes, ready for JSON; an infinite error is `None`."""
@@ -118,8 +123,14 @@ class ExportResult:
         return values
 
 
-def describe(content: bytes, quantize: str | None, lite: TFLiteModel) -> ExportResult:
+def describe(
+    lite: TFLiteModel,
+    quantize: str | None,
+    labels: tuple[str, ...] | None,
+    float_operations: tuple[tuple[str, str], ...],
+) -> ExportResult:
     """Returns the result of a conversion before any comparison."""
+    content = lite.content
     return ExportResult(
         path=None,
         content=content,
@@ -129,6 +140,9 @@ def describe(content: bytes, quantize: str | None, lite: TFLiteModel) -> ExportR
         input_dtype=lite.input_dtype,
         output_dtype=lite.output_dtype,
         operators=lite.operators,
+        labels=labels,
+        float_operations=float_operations,
+        float_operators=tflite_operators(content, floats=True),
     )
 
 

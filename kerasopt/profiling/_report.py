@@ -171,6 +171,7 @@ def _rich_table(profile: Profile) -> Any:
     table.add_column("layer", footer="total", no_wrap=True)
     table.add_column("kind", no_wrap=True)
     table.add_column("output", no_wrap=True)
+    table.add_column("dtype", no_wrap=True)
     total = (
         f"{profile.parameters:,}",
         f"{profile.zeros:,}",
@@ -185,7 +186,8 @@ def _rich_table(profile: Profile) -> Any:
     for name, footer in zip(_COLUMNS, total, strict=True):
         table.add_column(name, footer=footer, justify="right", no_wrap=True)
     for row in profile.rows:
-        table.add_row(short_name(row.name), row.kind, _shape(row.output_shape), *_numbers(row))
+        shape = _shape(row.output_shape)
+        table.add_row(short_name(row.name), row.kind, shape, row.dtype, *_numbers(row))
     return table
 
 
