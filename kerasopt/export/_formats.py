@@ -16,12 +16,13 @@ from kerasopt.export._checks import check_labels, checked_model
 from kerasopt.export._compare import compare
 from kerasopt.export._convert import output_names, packed, quiet, with_batch
 from kerasopt.export._metadata_plan import Observed
+from kerasopt.export._precision import precision_of
 from kerasopt.export._probabilities import ends_in_probabilities, with_probabilities
 from kerasopt.export._verify import ExportResult, Limits, accept
 from kerasopt.quantization import export_twin, is_quantization_aware
 
 _AGREEMENT, _AGREEMENT_ROUNDED = 0.999, 0.97
-_ERROR, _ERROR_ROUNDED = 1e-3, 0.5
+_ERROR, _ERROR_HALF, _ERROR_ROUNDED = 1e-3, 0.05, 0.5
 """As for TFLite files: float graphs hardly differ, rounded ones here and there by a step."""
 
 
@@ -70,6 +71,8 @@ def plan(
     model = checked_model(model)
     aware = is_quantization_aware(model)
     floor, error = (_AGREEMENT_ROUNDED, _ERROR_ROUNDED) if aware else (_AGREEMENT, _ERROR)
+    if precision_of(model) in ("float16", "bfloat16"):
+        error = max(error, _ERROR_HALF)
     limits = Limits(
         floor if min_agreement is None else min_agreement,
         max_accuracy_drop,

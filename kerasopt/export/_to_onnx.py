@@ -69,7 +69,8 @@ def to_onnx(
         max_accuracy_drop: how much accuracy the file may lose against Keras on labelled
             `verify` data, a fraction in [0, 1]. Default 0.01; one lost input is always allowed.
         max_relative_error: norm of the difference over the norm of Keras' outputs that is allowed
-            over all verified inputs, >= 0. Default 0.001, or 0.5 for a quantization-aware model.
+            over all verified inputs, >= 0. Default 0.001, 0.05 for a model that computes in half
+            precision, 0.5 for a quantization-aware one.
 
     Returns:
         An `ExportResult`.
