@@ -11,7 +11,12 @@ Batch = tuple[Any, np.ndarray | None]
 
 
 def batches(
-    data: Any, *, name: str, batch_size: int = 32, shuffle: bool = False
+    data: Any,
+    *,
+    name: str,
+    batch_size: int = 32,
+    shuffle: bool = False,
+    several_labels: bool = False,
 ) -> Iterator[Batch]:
     """Yields `(x, y)` batches as arrays; `y` is `None` where the data has no labels.
 
@@ -22,6 +27,8 @@ def batches(
         name: the argument's name, for errors.
         batch_size: used for arrays.
         shuffle: whether arrays come in another order, always the same one.
+        several_labels: whether labels may also be a dict or list of arrays, one for each output;
+            `y` is `None` then, for they name no class of an input.
 
     Raises:
         TypeError: the data is none of these.
@@ -31,7 +38,7 @@ def batches(
     for batch in _stream(data, name, batch_size, shuffle):
         parts = batch if isinstance(batch, tuple | list) else (batch,)
         x = _arrays(parts[0])
-        y = np.asarray(parts[1]) if len(parts) > 1 and parts[1] is not None else None
+        y = _labels(parts[1] if len(parts) > 1 else None, name, several_labels)
         if y is not None and count_of(x) != len(y):
             raise ValueError(
                 f"`{name}` must hold as many labels as inputs. "
@@ -54,12 +61,12 @@ def _stream(data: Any, name: str, batch_size: int, shuffle: bool) -> Iterator[An
         isinstance(data, tuple)
         and len(data) in (2, 3)
         and (_is_array(data[0]) or _is_dict(data[0]))
-        and _is_array(data[1])
+        and (_is_array(data[1]) or _is_label_dict(data[1], data[0]))
     ):
-        if count_of(data[0]) != len(data[1]):
+        if count_of(data[0]) != count_of(data[1]):
             raise ValueError(
                 f"`{name}` must hold as many labels as inputs. "
-                f"Received: {count_of(data[0])} and {len(data[1])}."
+                f"Received: {count_of(data[0])} and {count_of(data[1])}."
             )
         yield from _slices(data[:2], batch_size, shuffle)
     elif hasattr(data, "__iter__") and not isinstance(data, str | bytes | dict):
@@ -77,6 +84,22 @@ def _is_array(value: Any) -> bool:
 
 def _is_dict(value: Any) -> bool:
     return isinstance(value, dict) and bool(value) and all(map(_is_array, value.values()))
+
+
+def _is_label_dict(value: Any, x: Any) -> bool:
+    """Tells labels by output from a second batch of inputs by name."""
+    return _is_dict(value) and not (_is_dict(x) and set(x) == set(value))
+
+
+def _labels(y: Any, name: str, several: bool) -> np.ndarray | None:
+    if several and (isinstance(y, dict) or (isinstance(y, list | tuple) and _is_array(y[0]))):
+        return None
+    if isinstance(y, dict):
+        raise TypeError(
+            f"`{name}` must have its labels in one array. Received: labels in a dict of "
+            f"{', '.join(map(repr, y))}. Pass those of one output, or none."
+        )
+    return None if y is None else np.asarray(y)
 
 
 def _arrays(x: Any) -> Any:
@@ -110,7 +133,12 @@ def class_indices(labels: np.ndarray) -> np.ndarray:
     return labels.reshape(len(labels)).astype("int64")
 
 
-def top_class(outputs: np.ndarray) -> np.ndarray:
-    """Returns the class (n,) of highest output, or `output > 0.5` of a single one."""
+def border_of(outputs: np.ndarray) -> float:
+    """Returns from where on a single output is class 1: 0.5 for probabilities, 0 for logits."""
+    return 0.5 if bool(np.all((outputs >= 0.0) & (outputs <= 1.0))) else 0.0
+
+
+def top_class(outputs: np.ndarray, *, border: float = 0.5) -> np.ndarray:
+    """Returns the class (n,) of highest output, or `output > border` of a single one."""
     flat = outputs.reshape(len(outputs), -1)
-    return flat.argmax(axis=-1) if flat.shape[-1] > 1 else (flat[:, 0] > 0.5).astype("int64")
+    return flat.argmax(axis=-1) if flat.shape[-1] > 1 else (flat[:, 0] > border).astype("int64")

@@ -7,6 +7,9 @@ import os
 import pathlib
 import secrets
 import shutil
+from collections.abc import Iterator
+
+_NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
 def write_atomic(path: str | os.PathLike[str], content: bytes | str) -> pathlib.Path:
@@ -101,6 +104,31 @@ def replace_folder(made: pathlib.Path, target: pathlib.Path) -> None:
         raise
     if older:
         shutil.rmtree(aside)
+
+
+@contextlib.contextmanager
+def file_errors(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Raises OSError for what TensorFlow raises in types of its own when it cannot write.
+
+    Args:
+        folder: where it writes, for the error.
+
+    Raises:
+        OSError: there is no room, or no permission.
+    """
+    try:
+        yield
+    except Exception as error:
+        # Its text is the path and what the system says: `/tmp/a; No space left on device`.
+        said = [code for code in _NO_ROOM if f"; {os.strerror(code)}" in str(error)]
+        if isinstance(error, OSError) or not said:
+            raise
+        raise OSError(
+            said[0],
+            "The folder must have room and permission for the files of the model. "
+            f"Received: {os.fspath(folder)!r}, {os.strerror(said[0])}. Make room, or name another "
+            "folder (TMPDIR names that for temporary files)",
+        ) from error
 
 
 def gzip_size(content: bytes) -> int:

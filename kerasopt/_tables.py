@@ -55,9 +55,12 @@ def export_rows(result: Any) -> list[tuple[str, str]]:
         ("output", result.output_dtype),
         ("operators", f"{len(result.operators)}: {', '.join(sorted(set(result.operators)))}"),
     ]
+    if result.quantize in ("dynamic", "int8", "int16x8") and result.float_operators:
+        rows.append(("in float", ", ".join(sorted(set(result.float_operators)))))
     if result.samples:
         rows.append(("agreement", f"{result.agreement:.2%} of {result.samples} inputs"))
         rows.append(("largest difference", f"{result.max_error:.4g}"))
+        rows.append(("relative error", f"{result.relative_error:.2g}"))
     else:
         rows.append(("verified", "no: pass --data with photos"))
     if result.accuracy is not None:

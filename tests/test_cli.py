@@ -231,7 +231,12 @@ def test_diff_of_a_model_and_its_file(photos, backbone, tmp_path):
     x, _ = stripes(32)
     names = [f"class_{i}" for i in range(4)]
     ko.export.to_tflite(
-        model, tmp_path / "m.tflite", quantize="int8", representative_data=x, labels=names
+        model,
+        tmp_path / "m.tflite",
+        quantize="int8",
+        representative_data=x,
+        labels=names,
+        verify=False,
     )
     shown = call("diff", backbone, tmp_path / "m.tflite", photos, "--samples", 8).stdout
     expected = ko.profiling.diff(

@@ -96,7 +96,7 @@ def test_without_xnnpack_other_kernels_run(trained, trusted):
 
 
 def test_a_setting_that_disagrees_fails_the_file(trained):
-    from kerasopt.export._verify import accept
+    from kerasopt.export._verify import Limits, accept
 
     model, x, y = trained
     result = to_tflite(model, verify=(x, y))
@@ -106,7 +106,7 @@ def test_a_setting_that_disagrees_fails_the_file(trained):
         VerificationError,
         match=r"agreement 75.00% of the first 16 inputs without XNNPACK on 1 thread",
     ):
-        accept(result, 0.999, 0.01, reject=None)
+        accept(result, None, Limits(0.999, 0.01, 1e-3), reject=None)
 
 
 def test_kernels_in_the_file_are_the_levels_of_the_model(aware):

@@ -16,6 +16,8 @@ from kerasopt.export import TFLiteModel, to_tflite
 from kerasopt.export._metadata_plan import Observed
 from tests.models import small_cnn, stripes
 
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
 
 class Erf(keras.layers.Layer):
     def call(self, inputs):
@@ -120,9 +122,10 @@ def labels_that_do_not_match():
 @pytest.mark.parametrize(("verify", "message"), [*labels_that_do_not_match()])
 def test_labels_of_other_classes(verify, message):
     with pytest.raises(ValueError, match=f"`verify` must have labels for the 4 outputs.*{message}"):
-        list(Observed(4).watch([verify]))
-    assert len(list(Observed(4).watch([(verify[0], np.arange(4))]))) == 1
-    assert len(list(Observed(1).watch([(verify[0], np.array([0, 1, 1, 0]))]))) == 1
+        list(Observed(small_cnn()).watch([verify]))
+    assert len(list(Observed(small_cnn()).watch([(verify[0], np.arange(4))]))) == 1
+    single = [(verify[0], np.array([0, 1, 1, 0]))]
+    assert len(list(Observed(small_cnn(classes=1)).watch(single))) == 1
 
 
 def test_labels_are_checked_in_an_export():
@@ -173,6 +176,29 @@ def test_no_room(tmp_path):
     assert "must have room and permission for a file of 5,000 bytes. Received: path=" in done.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["model.tflite"]
     assert target.read_bytes() == b"older"
+
+
+@pytest.mark.slow
+def test_no_room_for_what_tensorflow_writes(tmp_path):
+    code = (
+        "import resource, sys, keras, kerasopt as ko\n"
+        "model = keras.Sequential([keras.Input((100,)), keras.layers.Dense(200)])\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, {resource.RLIM_INFINITY}))\n"
+        "for write in (ko.export.to_tflite, ko.export.to_saved_model):\n"
+        "    try: write(model, sys.argv[1] + '/net')\n"
+        "    except OSError as error: print('OSError', error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    lines = [line for line in done.stdout.splitlines() if line.startswith("OSError")]
+    assert len(lines) == 2
+    assert all("must have room and permission for" in line for line in lines)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_interrupted_write_leaves_the_older_file(tmp_path):

@@ -133,6 +133,7 @@ def test_normalization_is_true_of_file_and_data(scale, offset, mean, std, quanti
         metadata=Metadata(mean=mean, std=std),
         verify=x,
         min_agreement=0.8,
+        max_relative_error=1.0,  # ranges of dim photos cut bright ones off
     )
     if quantize:
         step, zero = TFLiteModel(result.content).input_quantization

@@ -23,7 +23,10 @@ def files():
     model = small_cnn()
     return {
         kind: ko.export.to_tflite(
-            model, quantize=kind, representative_data=stripes(16)[0] if kind == "int8" else None
+            model,
+            quantize=kind,
+            representative_data=stripes(16)[0] if kind == "int8" else None,
+            verify=False,
         ).content
         for kind in KINDS
     }

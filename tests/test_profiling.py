@@ -239,7 +239,9 @@ def test_table_is_aligned(model):
     assert lines[0] == "tiny"
     header = next(line for line in lines if "params" in line)
     conv = next(line for line in lines if line.lstrip().startswith("conv"))
-    assert " ".join(conv.split()) == "conv Conv2D ?×4×4×4 112 16 14.8% 7 32 0.4 0.00 0.2 1.0"
+    assert (
+        " ".join(conv.split()) == "conv Conv2D ?×4×4×4 float32 112 16 14.8% 7 32 0.4 0.00 0.2 1.0"
+    )
     assert header.index("params") + len("params") == conv.index("112") + len("112")
     assert " ".join(lines[-1].split()) == "total 189 16 9.8% 0.7 0.00 1.0"
 

@@ -107,7 +107,7 @@ def test_the_inputs_they_disagree_on(model):
 
 @pytest.mark.slow
 def test_errors_of_a_layer_by_numpy(model):
-    file = ko.export.to_tflite(model, quantize="int8", representative_data=X).content
+    file = ko.export.to_tflite(model, quantize="int8", representative_data=X, verify=False).content
     found = diff(model, file, X, samples=20)
     layer = next(layer for layer in found.layers if layer.name == "block1_add")
     inner = keras.Model(model.input, model.get_layer("block1_add").output)

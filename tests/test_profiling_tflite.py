@@ -192,6 +192,8 @@ def test_operators_in_order(float_file, int8_file, tmp_path):
     weighted = [name for name in operators if name.endswith(("CONV_2D", "CONV", "CONNECTED"))]
     assert weighted == ["CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED"]
     assert "QUANTIZE" in tflite_operators(int8_file)
+    assert tflite_operators(float_file, floats=True) == operators
+    assert "int8" in profile(int8_file).table()
     assert profile(path).source == str(path)
 
 

@@ -130,7 +130,9 @@ def test_a_run_finds_the_layer_and_the_error_of_every_operator():
     model = small_cnn()
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     model.fit(x, y, epochs=2, verbose=0)
-    content = ko.export.to_tflite(model, quantize="int8", representative_data=x).content
+    content = ko.export.to_tflite(
+        model, quantize="int8", representative_data=x, verify=False
+    ).content
     run = type("Trained", (), {"model": model, "test": [(x, y)]})
     rows = _run_report._layers(run, content)
     found = {row["layer"]: row["error"] for row in rows if row.get("layer")}

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from kerasopt.export._representative import representative_samples
+from kerasopt.export._representative import generator_of, representative_samples
 from tests.models import small_cnn, stripes
 
 
@@ -15,9 +15,10 @@ def model():
     return small_cnn()
 
 
-def taken(data, model, **options):
+def taken(data, model, *, normalization=(), **options):
     """All samples, as one array for each input."""
-    samples = list(representative_samples(data, model, **options)())
+    chosen = representative_samples(data, model, normalization=normalization)
+    samples = list(generator_of(chosen, model, **options)())
     return {name: np.concatenate([sample[name] for sample in samples]) for name in samples[0]}
 
 
@@ -82,7 +83,8 @@ def test_black_and_white_are_in(model):
 
 def test_batches_of_the_size_that_is_converted(model):
     x, _ = brightness(5, 2, 40)
-    sizes = [len(s["image"]) for s in representative_samples(x, model, batch_size=4)()]
+    chosen = representative_samples(x, model)
+    sizes = [len(s["image"]) for s in generator_of(chosen, model, batch_size=4)()]
     assert sizes == [4, 4, 4]
 
 

@@ -31,7 +31,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     metadata = Metadata(name="<i>Quarters</i>", labels=NAMES)
     x = stripes(16)[0]
-    write(folder, quantize="int8", representative_data=x, metadata=metadata)
+    write(folder, quantize="int8", representative_data=x, metadata=metadata, verify=False)
     return folder
 
 

@@ -2,6 +2,7 @@
 
 from kerasopt.export._benchmark import BenchmarkReport, benchmark
 from kerasopt.export._c_array import to_c_array
+from kerasopt.export._compare import InterpreterRun
 from kerasopt.export._interpreter import TFLiteModel, TFLiteTensor
 from kerasopt.export._metadata import Metadata, read_metadata
 from kerasopt.export._operations import OperationMatch, OperationReport, compare_operations
@@ -11,7 +12,7 @@ from kerasopt.export._timing import Timing
 from kerasopt.export._to_onnx import to_onnx
 from kerasopt.export._to_saved_model import to_saved_model
 from kerasopt.export._to_tflite import to_tflite
-from kerasopt.export._verify import ExportResult, InterpreterRun, VerificationError
+from kerasopt.export._verify import ExportResult, VerificationError
 
 __all__ = [
     "Activation",

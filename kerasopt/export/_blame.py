@@ -26,6 +26,13 @@ _INSTEAD: tuple[tuple[str, str], ...] = (
         r"\w*Lookup\w*|String\w*|Regex\w*|StaticRegex\w*",
         "the data pipeline, and whole numbers here",
     ),
+    ("ResizeBicubic|ResizeArea|ScaleAndTranslate", 'interpolation="bilinear" or "nearest"'),
+    ("(Avg|Max)Pool3D", "a Conv3D with strides"),
+    ("DenseBincount|Bincount", "keras.ops.one_hot and keras.ops.sum over its result"),
+    (
+        "BitwiseAnd",
+        "the scores as the output, and their argmax in the app (keras.ops.argmax is made of it)",
+    ),
     ("CropAndResize", "a slice of fixed size and keras.layers.Resizing"),
 )
 

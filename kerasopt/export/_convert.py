@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from kerasopt._backend import keras, tf
+from kerasopt._files import file_errors
 from kerasopt.export._blame import explain
 
 _MANY_BYTES = 2**30
@@ -35,7 +36,8 @@ def convert(
         ValueError: an operator has no TFLite builtin.
     """
     with tempfile.TemporaryDirectory() as folder, quiet():
-        _save(model, folder, output_names)
+        with file_errors(folder):
+            _save(model, folder, output_names)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         builtins = tf.lite.OpsSet.TFLITE_BUILTINS
         flex = [tf.lite.OpsSet.SELECT_TF_OPS] if allow_flex else []

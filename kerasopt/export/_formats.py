@@ -10,16 +10,19 @@ from typing import Any, Protocol
 import numpy as np
 
 from kerasopt._backend import keras
-from kerasopt._data import batches
-from kerasopt._validation import check_int, check_number
-from kerasopt.export._checks import check_labels, check_model
+from kerasopt._files import file_errors
+from kerasopt._validation import check_int
+from kerasopt.export._checks import check_labels, checked_model
+from kerasopt.export._compare import compare
 from kerasopt.export._convert import output_names, packed, quiet, with_batch
 from kerasopt.export._metadata_plan import Observed
+from kerasopt.export._precision import precision_of
 from kerasopt.export._probabilities import ends_in_probabilities, with_probabilities
-from kerasopt.export._verify import ExportResult, accept, compare
+from kerasopt.export._verify import ExportResult, Limits, accept
 from kerasopt.quantization import export_twin, is_quantization_aware
 
 _AGREEMENT, _AGREEMENT_ROUNDED = 0.999, 0.97
+_ERROR, _ERROR_HALF, _ERROR_ROUNDED = 1e-3, 0.05, 0.5
 """As for TFLite files: float graphs hardly differ, rounded ones here and there by a step."""
 
 
@@ -39,16 +42,14 @@ class Plan:
         graph: the same for inference alone, with its outputs by name.
         names: of the outputs.
         labels: class names, or `None`.
-        floor: fraction of inputs that must get the same top class.
-        max_drop: how much accuracy may be lost.
+        limits: by how much the file may differ from the model.
     """
 
     shown: Any
     graph: Any
     names: tuple[str, ...]
     labels: tuple[str, ...] | None
-    floor: float
-    max_drop: float
+    limits: Limits
 
 
 def plan(
@@ -59,6 +60,7 @@ def plan(
     batch_size: int | None,
     min_agreement: float | None,
     max_accuracy_drop: float,
+    max_relative_error: float | None,
 ) -> Plan:
     """Checks a model and all options, and builds the graph.
 
@@ -66,12 +68,16 @@ def plan(
         TypeError: an argument has a wrong type.
         ValueError: an argument is out of range, or the model cannot be exported.
     """
-    check_model(model)
+    model = checked_model(model)
     aware = is_quantization_aware(model)
-    usual = _AGREEMENT_ROUNDED if aware else _AGREEMENT
-    floor = usual if min_agreement is None else min_agreement
-    check_number("min_agreement", floor, low=0.0, high=1.0)
-    check_number("max_accuracy_drop", max_accuracy_drop, low=0.0, high=1.0)
+    floor, error = (_AGREEMENT_ROUNDED, _ERROR_ROUNDED) if aware else (_AGREEMENT, _ERROR)
+    if precision_of(model) in ("float16", "bfloat16"):
+        error = max(error, _ERROR_HALF)
+    limits = Limits(
+        floor if min_agreement is None else min_agreement,
+        max_accuracy_drop,
+        error if max_relative_error is None else max_relative_error,
+    )
     if batch_size is not None:
         check_int("batch_size", batch_size, low=1)
     names = check_labels(labels, model)
@@ -84,18 +90,19 @@ def plan(
         graph = graph if shown is model else with_probabilities(graph)
     outputs = dict(zip(output_names(shown), graph.outputs, strict=True))
     named = keras.Model(packed(graph, list(graph.inputs)), outputs, name=model.name)
-    return Plan(shown, named, tuple(outputs), names, floor, max_accuracy_drop)
+    return Plan(shown, named, tuple(outputs), names, limits)
 
 
 def export(graph: Any, path: pathlib.Path, kind: str, **options: Any) -> None:
     """Has Keras write a graph.
 
     Raises:
+        OSError: there is no room or no permission.
         ValueError: the format has no operator for something in it.
     """
     specs = [keras.InputSpec(shape=t.shape, dtype=t.dtype, name=t.name) for t in graph.inputs]
     try:
-        with silent():
+        with silent(), file_errors(path.parent):
             graph.export(
                 str(path),
                 format=kind,
@@ -125,17 +132,6 @@ def silent() -> Iterator[None]:
     with quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-def check_operators(operators: Sequence[str]) -> None:
-    """Raises ValueError when a file draws at random: augmentation that is never off."""
-    drawn = sorted({name for name in operators if "Random" in name or name == "Multinomial"})
-    if drawn:
-        raise ValueError(
-            "`model` must compute the same for the same input. Received: a file that draws "
-            f"random numbers ({', '.join(drawn)}). Put augmentation layers into "
-            "ko.augmentation.Augmentation, which is gone from every file."
-        )
 
 
 def describe(
@@ -169,13 +165,12 @@ def verified(
     Raises:
         VerificationError: they differ by more than is allowed.
     """
-    outputs = planned.shown.outputs[0].shape
-    single = len(planned.names) == 1 and len(outputs) == 2
-    observed = Observed(outputs[-1] if single else None)
-    stream = observed.watch(batches(verify, name="verify"))
-    result = dataclasses.replace(result, **vars(compare(planned.shown, lite, stream)))
-    accept(result, planned.floor, planned.max_drop, reject=reject)
-    return result
+    observed = Observed(planned.shown)
+    stream = observed.watch(verify)
+    error = planned.limits.max_relative_error
+    found = compare(planned.shown, lite, stream, max_relative_error=error)
+    result = dataclasses.replace(result, **vars(found))
+    return accept(result, None, planned.limits, reject=reject)
 
 
 def predicted(

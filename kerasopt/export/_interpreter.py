@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasopt._data import batches, class_indices, top_class
+from kerasopt._data import batches, border_of, class_indices, top_class
 from kerasopt._validation import check_int, check_number
 from kerasopt.export._child import default_time_limit, is_trusted, open_runner, size_of
 from kerasopt.export._photos import at_once, labelled_photos, load_photos, photo_paths
@@ -178,21 +178,29 @@ class TFLiteModel:
 
         Args:
             data: `(x, y)` arrays, a `tf.data.Dataset` or an iterable of batches; labels as
-                integers or one-hot. Or a folder with a folder of photos for each class, named as
-                the labels of the file are.
+                integers or one-hot; several inputs as a dict by name. A single output is class 1
+                above 0.5, or above 0 where it is no probability. Or a folder with a folder of
+                photos for each class, named as the labels of the file are.
 
         Raises:
-            ValueError: the data has no labels, or the folders are not the classes of the file.
+            ValueError: the data has no labels, the folders are not the classes of the file, or
+                the file has several outputs.
         """
+        if len(self.outputs) > 1:
+            raise ValueError(
+                "`evaluate` needs a file of one output. "
+                f"Received: {len(self.outputs)} outputs. Use predict, which gives all of them."
+            )
         if isinstance(data, str | os.PathLike):
             data = labelled_photos(data, self)
-        hits = total = 0
+        outputs, labels = [], []
         for x, y in batches(data, name="data"):
             if y is None:
                 raise ValueError("`data` must hold labels to evaluate on. Received: inputs alone.")
-            hits += int(np.sum(top_class(self.predict(x)) == class_indices(y)))
-            total += len(x)
-        return {"accuracy": hits / total}
+            outputs.append(self.predict(x))
+            labels.append(class_indices(y))
+        found, truth = np.concatenate(outputs), np.concatenate(labels)
+        return {"accuracy": float(np.mean(top_class(found, border=border_of(found)) == truth))}
 
     def benchmark(
         self,

@@ -1,26 +1,31 @@
 """Which metadata a file gets, and whether they are true of it."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from kerasopt._data import batches
 from kerasopt.export._convert import output_names
 from kerasopt.export._metadata import Metadata, write_tables
 from kerasopt.export._metadata_file import attach
 from kerasopt.export._probabilities import ends_in_probabilities
 
+_TIMES = 10
+"""How much wider the range of one data set is than of another that is not of its kind."""
 _RAW = "pixels from 0 to 255"
 _PROBABILITIES = "Probabilities of the classes, 0 to 1."
 _SCORES = "A score for each class: the highest is the most likely one. These are no probabilities."
 
 
 class Observed:
-    """The range of all inputs that pass through; their labels are checked.
+    """The range of all inputs that pass through; inputs and labels are checked.
 
     Args:
-        classes: outputs of the model, `None` where labels mean something else.
+        model: that takes the inputs.
+        name: of the argument that gives them, for errors.
 
     Attributes:
         low: smallest value.
@@ -28,21 +33,28 @@ class Observed:
         first: inputs of the first batch.
     """
 
-    def __init__(self, classes: int | None = None) -> None:
+    def __init__(self, model: Any, name: str = "verify") -> None:
         self.low, self.high = np.inf, -np.inf
         self.first: Any = None
-        self._classes = classes
+        self._model, self._name = model, name
+        self._classes = _classes_of(model)
 
-    def watch(self, stream: Iterable[Any]) -> Iterator[Any]:
-        """Yields the batches of a stream, and remembers their smallest and largest value."""
-        for batch in stream:
-            x = batch[0]
+    def watch(self, data: Any) -> Iterator[Any]:
+        """Yields the batches of data, and remembers their smallest and largest value.
+
+        Raises:
+            ValueError: inputs are not those of the model, or labels not its classes.
+        """
+        several = len(self._model.outputs) > 1
+        for x, y in batches(data, name=self._name, several_labels=several):
+            inputs_by_name(x, self._model, self._name)
             if self.first is None:
                 self.first = x
             if isinstance(x, np.ndarray) and x.size:
-                self.low, self.high = min(self.low, x.min()), max(self.high, x.max())
-            self._check_labels(batch[1])
-            yield batch
+                self.low = min(self.low, float(x.min()))
+                self.high = max(self.high, float(x.max()))
+            self._check_labels(y)
+            yield x, y
 
     def _check_labels(self, labels: Any) -> None:
         if self._classes is None or labels is None or not len(labels):
@@ -52,10 +64,56 @@ class Observed:
         low = 0 if one_hot else int(labels.min())
         if low < 0 or top >= max(2, self._classes) or (one_hot and top != self._classes - 1):
             raise ValueError(
-                f"`verify` must have labels for the {self._classes} outputs of the model, "
+                f"`{self._name}` must have labels for the {self._classes} outputs of the model, "
                 f"0 to {max(2, self._classes) - 1}. Received: labels from {low} to {top}. "
                 "The classes of the data are not those of the model."
             )
+
+
+def _classes_of(model: Any) -> int | None:
+    """Returns how many classes the outputs name, `None` where labels mean something else.
+
+    A single output that is no probability may be any number that is predicted.
+    """
+    shape = model.outputs[0].shape
+    if len(model.outputs) > 1 or len(shape) != 2:
+        return None
+    return int(shape[-1]) if shape[-1] > 1 or ends_in_probabilities(model) else None
+
+
+def inputs_by_name(x: Any, model: Any, argument: str) -> dict[str, np.ndarray]:
+    """Returns the arrays of a batch by the names of the inputs, after checking them.
+
+    Raises:
+        ValueError: they are not the inputs of the model, or not finite.
+    """
+    names = [tensor.name for tensor in model.inputs]
+    if not isinstance(x, dict):
+        if len(names) > 1:
+            raise ValueError(
+                f"`{argument}` must give each of several inputs by name: "
+                f"{', '.join(map(repr, names))}. Received: a batch of type {type(x).__name__}."
+            )
+        x = {names[0]: x}
+    if set(x) != set(names):
+        raise ValueError(
+            f"`{argument}` must have the inputs {', '.join(map(repr, names))}. "
+            f"Received: {', '.join(map(repr, x))}."
+        )
+    for tensor in model.inputs:
+        array, expected = x[tensor.name], tuple(tensor.shape[1:])
+        kinds = "OSU" if tensor.dtype == "string" else "biuf"
+        # Half precision of TensorFlow is of a kind that NumPy does not know.
+        real = array.dtype.kind in kinds or array.dtype.name == "bfloat16"
+        if array.shape[1:] != expected or not real:
+            raise ValueError(
+                f"`{argument}` must have the shape (batch, "
+                f"{', '.join(map(str, expected))}) and be numbers. "
+                f"Received: shape {array.shape} of {array.dtype}."
+            )
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ValueError(f"`{argument}` must be finite. Received: NaN or infinity.")
+    return x
 
 
 def plan_metadata(metadata: Any, labels: Any, model: Any) -> Metadata | None:
@@ -142,6 +200,20 @@ def check_range(metadata: Metadata | None, data: Observed, name: str) -> None:
     )
 
 
+def warn_of_other_range(ranges: Observed, data: Observed) -> None:
+    """Warns when data are of another order of magnitude than those that ranges come from."""
+    spans = [each.high - each.low for each in (ranges, data)]
+    if not np.isfinite(spans).all() or min(spans) * _TIMES > max(spans):
+        return
+    warnings.warn(
+        "`representative_data` and `verify` should be data of one kind. Received: "
+        f"`representative_data` from {ranges.low:.4g} to {ranges.high:.4g} and `verify` from "
+        f"{data.low:.4g} to {data.high:.4g}. Scale both as the model takes them.",
+        UserWarning,
+        stacklevel=4,
+    )
+
+
 def pixel_range(metadata: Metadata | None) -> tuple[float, float] | None:
     """Returns what a black and a white pixel become, the widest of the channels."""
     pairs = () if metadata is None else metadata.normalization
@@ -173,7 +245,11 @@ def _check_calibration(metadata: Metadata, model: Any) -> None:
 
 
 def _check_bytes(metadata: Metadata, scale: float, zero: int) -> None:
-    """An app hands over the bytes of its bitmap, and normalizes nothing."""
+    """An app hands over the bytes of its bitmap, and normalizes nothing.
+
+    An input that is bytes in Keras too has no scale: a byte stands for itself.
+    """
+    scale = scale or 1.0
     pairs = metadata.normalization
     taken = [(-zero * scale, (255 - zero) * scale) for _ in pairs]
     meant = [(-m / s, (255.0 - m) / s) for m, s in pairs]

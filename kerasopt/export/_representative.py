@@ -10,9 +10,11 @@ import numpy as np
 
 from kerasopt._data import batches, class_indices, count_of
 from kerasopt.datasets import list_photos, load_image
+from kerasopt.export._metadata_plan import inputs_by_name
 
 _MAX_SAMPLES = 200
 """Enough to find ranges; more costs time and changes little."""
+_BATCH = 32
 _LOOKED_AT = 10_000
 """Inputs of a stream among which the classes are sought."""
 _MIN_PAIRS = 1_000
@@ -23,24 +25,14 @@ Sample = dict[str, np.ndarray]
 
 
 def representative_samples(
-    data: Any,
-    model: Any,
-    *,
-    pixels: tuple[float, float] | None = None,
-    normalization: Sequence[tuple[float, float]] = (),
-    batch_size: int | None = 1,
-) -> Callable[[], Iterator[Sample]]:
-    """Returns the converter's generator of inputs, after choosing and checking them.
-
-    Black and white are put into a corner of the first image, so that a byte is a pixel: the
-    input's scale is 1 for inputs of 0 to 255.
+    data: Any, model: Any, *, normalization: Sequence[tuple[float, float]] = ()
+) -> list[Sample]:
+    """Returns at most 200 of the inputs by name, chosen and checked.
 
     Args:
         data: the inputs, or a folder of photos.
         model: the model that takes them.
-        pixels: what black and white become. Default: 0 and 255 when the data look like it.
         normalization: `(mean, std)` of the channels, for photos of a folder.
-        batch_size: of the model that is converted.
 
     Raises:
         TypeError: the data have none of the accepted forms.
@@ -56,16 +48,50 @@ def representative_samples(
     samples = _chosen(data, model, normalization)
     for tensor in model.inputs:
         _refuse_useless(tensor.name, np.stack([sample[tensor.name] for sample in samples]))
-    first = model.inputs[0].name
-    _spread(samples, first, pixels)
+    return samples
+
+
+def generator_of(
+    samples: Sequence[Sample],
+    model: Any,
+    *,
+    pixels: tuple[float, float] | None = None,
+    batch_size: int | None = 1,
+) -> Callable[[], Iterator[Sample]]:
+    """Returns the converter's generator of inputs.
+
+    Black and white are put into a corner of the first image, so that a byte is a pixel: the
+    input's scale is 1 for inputs of 0 to 255.
+
+    Args:
+        samples: what `representative_samples` chose.
+        model: the model that takes them.
+        pixels: what black and white become. Default: 0 and 255 when the data look like it.
+        batch_size: of the model that is converted.
+    """
+    samples = [_spread(samples, model.inputs[0].name, pixels), *samples[1:]]
     size = batch_size or 1
-    groups = [samples[i : i + size] for i in range(0, len(samples), size)]
-    groups[-1] += samples[: size - len(groups[-1])] * size
-    stacked = [
-        {name: np.stack([sample[name] for sample in group[:size]]) for name in group[0]}
-        for group in groups
-    ]
+    stacked = list(_stacked(samples, size))
+    missing = size - len(next(iter(stacked[-1].values())))
+    if missing:
+        fill = (samples * size)[:missing]
+        stacked[-1] = {
+            name: np.concatenate([x, np.stack([sample[name] for sample in fill])])
+            for name, x in stacked[-1].items()
+        }
     return lambda: iter(stacked)
+
+
+def as_data(samples: Sequence[Sample]) -> Iterator[Any]:
+    """Yields the samples in batches, as `verify` takes them."""
+    for batch in _stacked(samples, _BATCH):
+        yield batch if len(batch) > 1 else next(iter(batch.values()))
+
+
+def _stacked(samples: Sequence[Sample], size: int) -> Iterator[Sample]:
+    for start in range(0, len(samples), size):
+        group = samples[start : start + size]
+        yield {name: np.stack([sample[name] for sample in group]) for name in group[0]}
 
 
 def _chosen(data: Any, model: Any, normalization: Sequence[tuple[float, float]]) -> list[Sample]:
@@ -97,46 +123,24 @@ def _chosen(data: Any, model: Any, normalization: Sequence[tuple[float, float]])
 
 def _singles(data: Any, model: Any) -> Iterator[tuple[Sample, int]]:
     """Yields each input with its class, -1 where it has none."""
-    for x, y in batches(data, name="representative_data"):
-        arrays = _by_name(x, model)
+    several = len(model.outputs) > 1
+    for x, y in batches(data, name="representative_data", several_labels=several):
+        found = inputs_by_name(x, model, "representative_data")
+        arrays = {t.name: found[t.name].astype(_dtype(t)) for t in model.inputs}
         labels = _classes(y) if y is not None else [-1] * count_of(x)
         for index, label in enumerate(labels):
             yield {name: array[index] for name, array in arrays.items()}, int(label)
 
 
+def _dtype(tensor: Any) -> str:
+    """Returns the type of an input in the file: whatever is real is float32."""
+    kind = str(tensor.dtype)
+    return "float32" if "float" in kind else kind
+
+
 def _classes(labels: np.ndarray) -> Iterable[int]:
     known = labels.ndim == 1 or (labels.ndim == 2 and labels.shape[-1] >= 1)
     return class_indices(labels).tolist() if known else [-1] * len(labels)
-
-
-def _by_name(x: Any, model: Any) -> dict[str, np.ndarray]:
-    """Returns the arrays of a batch by the names of the inputs, after checking their shapes."""
-    names = [tensor.name for tensor in model.inputs]
-    if not isinstance(x, dict):
-        if len(names) > 1:
-            raise ValueError(
-                "`representative_data` must give each of several inputs by name: "
-                f"{', '.join(map(repr, names))}. Received: a batch of type {type(x).__name__}."
-            )
-        x = {names[0]: x}
-    if set(x) != set(names):
-        raise ValueError(
-            f"`representative_data` must have the inputs {', '.join(map(repr, names))}. "
-            f"Received: {', '.join(map(repr, x))}."
-        )
-    arrays = {}
-    for tensor in model.inputs:
-        array, expected = x[tensor.name], tuple(tensor.shape[1:])
-        if array.shape[1:] != expected or array.dtype.kind not in "biuf":
-            raise ValueError(
-                f"`representative_data` must have the shape (batch, "
-                f"{', '.join(map(str, expected))}) and be numbers. "
-                f"Received: shape {array.shape} of {array.dtype}."
-            )
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise ValueError("`representative_data` must be finite. Received: NaN or infinity.")
-        arrays[tensor.name] = array.astype(tensor.dtype)
-    return arrays
 
 
 def _photos(
@@ -205,15 +209,16 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
     return float((a * b).sum() / scale) if scale else 1.0
 
 
-def _spread(samples: list[Sample], name: str, pixels: tuple[float, float] | None) -> None:
-    """Puts black and white into a corner, when the inputs are pixels."""
+def _spread(samples: Sequence[Sample], name: str, pixels: tuple[float, float] | None) -> Sample:
+    """Returns the first sample with black and white in a corner, when the inputs are pixels."""
     first = samples[0][name]
     if first.dtype.kind != "f" or first.size < 2:
-        return
+        return samples[0]
     low, high = min(s[name].min() for s in samples), max(s[name].max() for s in samples)
     if pixels is None and low >= 0.0 and 127.0 < high <= 255.0:
         pixels = (0.0, 255.0)
-    if pixels is not None:
-        corner = first.copy()
-        corner.flat[0], corner.flat[1] = pixels
-        samples[0] = {**samples[0], name: corner}
+    if pixels is None:
+        return samples[0]
+    corner = first.copy()
+    corner.flat[0], corner.flat[1] = pixels
+    return {**samples[0], name: corner}

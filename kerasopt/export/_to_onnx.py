@@ -13,8 +13,8 @@ import numpy as np
 
 from kerasopt._files import check_target, gzip_size, write_atomic
 from kerasopt._validation import check_int
+from kerasopt.export._checks import check_operators
 from kerasopt.export._formats import (
-    check_operators,
     describe,
     export,
     plan,
@@ -40,6 +40,7 @@ def to_onnx(
     opset: int | None = None,
     min_agreement: float | None = None,
     max_accuracy_drop: float = 0.01,
+    max_relative_error: float | None = None,
 ) -> ExportResult:
     """Exports a model as ONNX and runs the file in ONNX Runtime beside the model before writing it.
 
@@ -67,6 +68,9 @@ def to_onnx(
             always allowed.
         max_accuracy_drop: how much accuracy the file may lose against Keras on labelled
             `verify` data, a fraction in [0, 1]. Default 0.01; one lost input is always allowed.
+        max_relative_error: norm of the difference over the norm of Keras' outputs that is allowed
+            over all verified inputs, >= 0. Default 0.001, 0.05 for a model that computes in half
+            precision, 0.5 for a quantization-aware one.
 
     Returns:
         An `ExportResult`.
@@ -99,6 +103,7 @@ def to_onnx(
         batch_size=batch_size,
         min_agreement=min_agreement,
         max_accuracy_drop=max_accuracy_drop,
+        max_relative_error=max_relative_error,
     )
     with tempfile.TemporaryDirectory() as scratch:
         made = pathlib.Path(scratch) / "model.onnx"

@@ -11,8 +11,8 @@ import numpy as np
 
 from kerasopt._backend import tf
 from kerasopt._files import check_folder_target, gzip_size, replace_folder
+from kerasopt.export._checks import check_operators
 from kerasopt.export._formats import (
-    check_operators,
     describe,
     export,
     plan,
@@ -45,6 +45,7 @@ def to_saved_model(
     batch_size: int | None = None,
     min_agreement: float | None = None,
     max_accuracy_drop: float = 0.01,
+    max_relative_error: float | None = None,
 ) -> ExportResult:
     """Exports a model as a TensorFlow SavedModel and runs it beside the model before it is kept.
 
@@ -68,6 +69,9 @@ def to_saved_model(
             always allowed.
         max_accuracy_drop: how much accuracy the folder may lose against Keras on labelled
             `verify` data, a fraction in [0, 1]. Default 0.01; one lost input is always allowed.
+        max_relative_error: norm of the difference over the norm of Keras' outputs that is allowed
+            over all verified inputs, >= 0. Default 0.001, 0.05 for a model that computes in half
+            precision, 0.5 for a quantization-aware one.
 
     Returns:
         An `ExportResult`; its `content` is empty, for a SavedModel is a folder, and its `size` is
@@ -98,6 +102,7 @@ def to_saved_model(
         batch_size=batch_size,
         min_agreement=min_agreement,
         max_accuracy_drop=max_accuracy_drop,
+        max_relative_error=max_relative_error,
     )
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
         made = pathlib.Path(scratch) / target.name

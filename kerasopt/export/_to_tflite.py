@@ -1,16 +1,19 @@
 """`to_tflite`: convert, run beside Keras, and only then write."""
 
+import collections
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from ai_edge_litert import schema_py_generated as schema
+
 from kerasopt._backend import keras
-from kerasopt._data import batches
 from kerasopt._files import check_target, write_atomic
-from kerasopt._validation import check_choice, check_int, check_number
-from kerasopt.export._checks import check_labels, check_model
+from kerasopt._validation import check_choice, check_int
+from kerasopt.export._checks import check_labels, check_operators, checked_model
 from kerasopt.export._child import trust
+from kerasopt.export._compare import Parting, compare, every_setting, find_parting
 from kerasopt.export._convert import convert, output_names, with_batch
 from kerasopt.export._interpreter import TFLiteModel
 from kerasopt.export._metadata import Metadata
@@ -20,16 +23,17 @@ from kerasopt.export._metadata_plan import (
     describe_file,
     pixel_range,
     plan_metadata,
+    warn_of_other_range,
 )
 from kerasopt.export._operations import compare_operations
+from kerasopt.export._precision import in_float32, precision_of
 from kerasopt.export._probabilities import ends_in_probabilities, with_probabilities
-from kerasopt.export._representative import representative_samples
+from kerasopt.export._representative import as_data, generator_of, representative_samples
 from kerasopt.export._verify import (
     ExportResult,
+    Limits,
     accept,
-    compare,
     describe,
-    every_setting,
     rejecting,
     write_labels,
 )
@@ -42,6 +46,9 @@ from kerasopt.quantization import (
 
 _MODES = (None, "float16", "dynamic", "int8", "int16x8")
 _AGREEMENT = {None: 0.999, "float16": 0.99, "dynamic": 0.97, "int8": 0.97, "int16x8": 0.97}
+_ERROR = {None: 1e-3, "float16": 0.05, "dynamic": 0.5, "int8": 0.5, "int16x8": 0.5}
+_LIKE = {"float16": "float16", "bfloat16": "dynamic"}
+"""A model that computes in half precision rounds by itself, as files of these kinds do."""
 _MODE_OF_SCHEME = {"int8": "int8", "int16x8": "int16x8", "int8_weights": "dynamic"}
 
 
@@ -61,6 +68,9 @@ def to_tflite(
     allow_flex: bool = False,
     min_agreement: float | None = None,
     max_accuracy_drop: float = 0.01,
+    max_relative_error: float | None = None,
+    max_steps: int = 2,
+    min_equal: float = 0.9,
 ) -> ExportResult:
     """Converts a model to TFLite and runs the file beside the model before writing it.
 
@@ -87,7 +97,9 @@ def to_tflite(
             when there are labels.
         probabilities: put a softmax (a sigmoid for a single output) behind a model that ends in
             logits, in the file and in the comparison. One that ends in either stays as it is.
-        verify: data to compare file and model on, with or without labels, in the same forms.
+        verify: data to compare file and model on, with or without labels, in the forms of
+            `representative_data` but for a folder. Default: the inputs, 200 at most, that were
+            taken from `representative_data`, if there are any. `False` compares nothing.
         batch_size: inputs that the file takes at once: a number, or `None` for as many as the
             caller likes, which some delegates do not support. Default 1.
         input_dtype: for int8: `"uint8"` (default, so that an app hands over its bitmap), `"int8"`
@@ -101,12 +113,26 @@ def to_tflite(
             differing input is always allowed.
         max_accuracy_drop: how much accuracy the file may lose against Keras on labelled `verify`
             data, a fraction in [0, 1]. Default 0.01; one lost input is always allowed.
+        max_relative_error: norm of the difference over the norm of Keras' outputs that is allowed
+            over all verified inputs, >= 0; of several outputs the largest counts. Default 0.001
+            for float32, 0.05 for float16, 0.5 for all others, where only a wrong file is that far
+            off. What is not finite, where the model's output is, is always refused.
+        max_steps: of a quantization-aware model and its int8 file, see below: by how many steps a
+            value may differ, >= 0. Default 2.
+        min_equal: likewise, the fraction of the values of an operation that must be the same
+            integer, in [0, 1]. Default 0.9.
 
-    With `verify`, a quantization-aware model and its int8 file are also compared operation by
-    operation on the first input (see `compare_operations`): at most 2 steps, and at least 90 % of
-    the values of each operation the same integer; kernels and biases the same integers; no float
-    tensor outside of the float islands. The first 16 inputs also run with XNNPACK and without, on
-    one thread and on all, and must agree as much.
+    A quantization-aware model and its int8 file are also compared operation by operation on the
+    first input of `verify` (see `compare_operations`): at most `max_steps`, and at least
+    `min_equal` of the values of each operation the same integer; kernels and biases the same
+    integers; no float tensor outside of the float islands. The first 16 inputs also run with
+    XNNPACK and without, on one thread and on all, and must agree as much. When a file of one output
+    fails, the error names the first layer where the two part, each running on from its own values
+    (see `kerasopt.profiling.diff`).
+
+    A model that computes in float16, bfloat16 or float64 is converted as its float32 twin, which
+    has the same weights, and compared as it is: with the defaults of float16 files where it
+    computes in float16, and those of dynamic ones where in bfloat16.
 
     Returns:
         An `ExportResult`.
@@ -114,9 +140,9 @@ def to_tflite(
     Raises:
         TypeError: an argument has a wrong type.
         OSError: there is no room or no permission to write the file.
-        ValueError: an argument is out of range, the model is not built or has weights that are
-            not finite, there is no `representative_data` where it is needed, labels that do not
-            match the outputs, or an operator without a TFLite builtin.
+        ValueError: an argument is out of range, the model is not built, has weights that are
+            not finite or draws random numbers, there is no `representative_data` where it is
+            needed, labels that do not match the outputs, or an operator without a TFLite builtin.
         VerificationError: the file differs from the model by more than is allowed; it is kept as
             `NAME.rejected.tflite`.
 
@@ -129,12 +155,11 @@ def to_tflite(
     check_choice("quantize", quantize, _MODES)
     if path is not None:
         check_target(path)
-    check_model(model)
+    model = checked_model(model)
     aware = _is_aware(model, quantize)
     types = _check_types(model, quantize, input_dtype, output_dtype)
-    floor = _AGREEMENT[quantize] if min_agreement is None else min_agreement
-    check_number("min_agreement", floor, low=0.0, high=1.0)
-    check_number("max_accuracy_drop", max_accuracy_drop, low=0.0, high=1.0)
+    bounds = (min_agreement, max_accuracy_drop, max_relative_error, max_steps, min_equal)
+    limits = _limits(precision_of(model), quantize, *bounds)
     if batch_size is not None:
         check_int("batch_size", batch_size, low=1)
     planned = plan_metadata(metadata, check_labels(labels, model), model)
@@ -143,15 +168,14 @@ def to_tflite(
     shown = model
     if probabilities and not ends_in_probabilities(model):
         shown = with_probabilities(model)
-    content, lite = _make(model, shown, wish, representative_data)
-    result = dataclasses.replace(
-        describe(content, quantize, lite),
-        labels=names,
-        float_operations=float_operations(model) if aware else (),
-    )
-    if verify is not None:
-        result = _verified(result, model, shown, lite, verify, wish)
-        accept(result, floor, max_accuracy_drop, reject=rejecting(path, ".tflite"))
+    samples = _samples(model, wish, representative_data, verify)
+    lite = _make(model, shown, wish, samples)
+    result = describe(lite, quantize, names, float_operations(model) if aware else ())
+    if verify is None and samples and not _flex(lite):
+        verify = as_data(samples)
+    if verify is not None and verify is not False:
+        compared = _verified(result, model, shown, lite, verify, wish, limits, samples)
+        result = accept(*compared, limits, reject=rejecting(path, ".tflite"))
     if path is None:
         return result
     written = write_atomic(path, result.content)
@@ -171,22 +195,57 @@ class _Wish:
     allow_flex: bool
     metadata: Metadata | None
 
+    @property
+    def needs_ranges(self) -> bool:
+        """Whether the converter takes ranges from data."""
+        return self.quantize == "int16x8" or (self.quantize == "int8" and not self.aware)
 
-def _make(model: Any, shown: Any, wish: _Wish, data: Any) -> tuple[bytes, TFLiteModel]:
+
+def _limits(
+    precision: str,
+    quantize: str | None,
+    min_agreement: float | None,
+    max_accuracy_drop: float,
+    max_relative_error: float | None,
+    max_steps: int,
+    min_equal: float,
+) -> Limits:
+    kind = quantize or _LIKE.get(precision)
+    return Limits(
+        _AGREEMENT[kind] if min_agreement is None else min_agreement,
+        max_accuracy_drop,
+        _ERROR[kind] if max_relative_error is None else max_relative_error,
+        max_steps,
+        min_equal,
+    )
+
+
+def _samples(model: Any, wish: _Wish, data: Any, verify: Any) -> list[Any] | None:
+    """Returns the inputs for ranges and for verification; `None` where nobody asks for them."""
+    if not wish.needs_ranges and (data is None or verify is not None):
+        return None
+    normalization = wish.metadata.normalization if wish.metadata else ()
+    samples = representative_samples(data, model, normalization=normalization)
+    check_range(wish.metadata, _observed(model, samples), "representative_data")
+    return samples
+
+
+def _observed(model: Any, samples: list[Any]) -> Observed:
+    seen = Observed(model, "representative_data")
+    collections.deque(seen.watch(as_data(samples)), maxlen=0)
+    return seen
+
+
+def _make(model: Any, shown: Any, wish: _Wish, samples: list[Any] | None) -> TFLiteModel:
     """Converts, asserts that the file is as wished, and puts the metadata into it."""
-    representative = None
-    if wish.quantize == "int16x8" or (wish.quantize == "int8" and not wish.aware):
-        representative = representative_samples(
-            data,
-            model,
-            pixels=pixel_range(wish.metadata),
-            normalization=wish.metadata.normalization if wish.metadata else (),
-            batch_size=wish.batch_size,
-        )
+    ranges = None
+    if wish.needs_ranges and samples:
+        pixels = pixel_range(wish.metadata)
+        ranges = generator_of(samples, model, pixels=pixels, batch_size=wish.batch_size)
     content = convert(
         _source(model, shown, wish),
         quantize=wish.quantize,
-        representative=representative,
+        representative=ranges,
         quantization_aware=wish.aware,
         input_dtype=wish.types[0],
         output_dtype=wish.types[1],
@@ -195,15 +254,15 @@ def _make(model: Any, shown: Any, wish: _Wish, data: Any) -> tuple[bytes, TFLite
     )
     lite = _check_file(content, shown, wish)
     if wish.metadata is None:
-        return content, lite
-    content = describe_file(content, wish.metadata, shown, lite)
-    return content, _check_file(content, shown, wish)
+        return lite
+    return _check_file(describe_file(content, wish.metadata, shown, lite), shown, wish)
 
 
 def _source(model: Any, shown: Any, wish: _Wish) -> Any:
     """Returns the graph to convert: the model with its batch size, or its twin."""
     if not wish.aware:
-        return with_batch(shown, wish.batch_size)
+        is_float32 = precision_of(shown) == "float32"
+        return with_batch(shown if is_float32 else in_float32(shown), wish.batch_size)
     twin = export_twin(model, batch_size=wish.batch_size)
     if shown is model:
         return twin
@@ -211,24 +270,38 @@ def _source(model: Any, shown: Any, wish: _Wish) -> Any:
 
 
 def _verified(
-    result: ExportResult, model: Any, shown: Any, lite: TFLiteModel, verify: Any, wish: _Wish
-) -> ExportResult:
-    flex = sorted({name for name in result.operators if name.startswith("Flex")})
+    result: ExportResult,
+    model: Any,
+    shown: Any,
+    lite: TFLiteModel,
+    verify: Any,
+    wish: _Wish,
+    limits: Limits,
+    samples: list[Any] | None,
+) -> tuple[ExportResult, Callable[[], Parting]]:
+    """Returns the figures of the comparison, and what finds out where both part."""
+    flex = _flex(lite)
     if flex:
         raise ValueError(
             "`verify` must be None for a file with operators of TensorFlow: no interpreter for "
             f"Python has the Flex delegate. Received: a file with {', '.join(flex)}. Use builtin "
             "operators, or accept a file that was not compared."
         )
-    outputs = shown.outputs[0].shape
-    observed = Observed(outputs[-1] if len(shown.outputs) == 1 and len(outputs) == 2 else None)
-    compared = compare(shown, lite, observed.watch(batches(verify, name="verify")))
+    observed, error = Observed(shown), limits.max_relative_error
+    compared = compare(shown, lite, observed.watch(verify), max_relative_error=error)
     check_range(wish.metadata, observed, "verify")
+    if samples:
+        warn_of_other_range(_observed(model, samples), observed)
     operations = None
     if wish.aware and wish.quantize == "int8":
         operations = compare_operations(model, lite, [observed.first], samples=1)
-    runs = every_setting(shown, lite.content, observed.first)
-    return dataclasses.replace(result, operations=operations, runs=runs, **vars(compared))
+    runs = every_setting(shown, lite.content, observed.first, max_relative_error=error)
+    found = dataclasses.replace(result, operations=operations, runs=runs, **vars(compared))
+    return found, lambda: find_parting(shown, lite, observed.first, error)
+
+
+def _flex(lite: TFLiteModel) -> list[str]:
+    return sorted({name for name in lite.operators if name.startswith("Flex")})
 
 
 def _is_aware(model: Any, quantize: str | None) -> bool:
@@ -263,8 +336,14 @@ def _check_types(
 
 def _check_file(content: bytes, model: Any, wish: _Wish) -> TFLiteModel:
     """Runs the file for the first time, and asserts names, shapes and types as it has them."""
+    if not schema.Model.GetRootAs(content, 0).Subgraphs(0).OperatorsLength():
+        raise ValueError(
+            "`model` must compute something in inference. "
+            f"Received: {model.name!r}, whose outputs are its inputs. A file of it has no use."
+        )
     trust(content)
     lite = TFLiteModel(content)
+    check_operators(lite.operators)
     wanted = (
         {t.name: _type_of(t, wish.types[0]) for t in model.inputs},
         dict(

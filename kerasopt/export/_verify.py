@@ -7,19 +7,12 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
-from kerasopt._backend import keras
-from kerasopt._data import batches, class_indices, top_class
 from kerasopt._files import gzip_size, write_atomic
-from kerasopt.export._convert import output_names
+from kerasopt._validation import check_int, check_number
+from kerasopt.export._compare import InterpreterRun, Parting
 from kerasopt.export._interpreter import TFLiteModel
 from kerasopt.export._operations import OperationReport
-
-_MAX_STEPS, _MIN_EQUAL = 2, 0.9
-"""What an operation may differ on a single input: few values may all lie on a border."""
-_FEW = 16
-"""Inputs that run under every setting of the interpreter."""
+from kerasopt.profiling import tflite_operators
 
 
 class VerificationError(RuntimeError):
@@ -35,22 +28,32 @@ class VerificationError(RuntimeError):
 
 
 @dataclasses.dataclass(frozen=True)
-class InterpreterRun:
-    """The file beside its model, under one setting of the interpreter.
+class Limits:
+    """By how much a file may differ from its model.
 
     Attributes:
-        xnnpack: whether XNNPACK ran what it can, or TFLite's own kernels all of it.
-        threads: of the interpreter.
-        samples: inputs compared.
-        agreement: fraction of them with the same top class.
-        max_error: largest difference of an output, in the unit of the outputs.
+        min_agreement: fraction of the inputs that must get the same top class, in [0, 1].
+        max_accuracy_drop: accuracy that may be lost, in [0, 1].
+        max_relative_error: norm of the difference over the norm of the model's outputs, >= 0.
+        max_steps: of the values of an operation in an int8 file, >= 0.
+        min_equal: fraction of the values of an operation that are the same integer, in [0, 1].
+
+    Raises:
+        TypeError: one of them is no number.
+        ValueError: one of them is out of range.
     """
 
-    xnnpack: bool
-    threads: int
-    samples: int
-    agreement: float
-    max_error: float
+    min_agreement: float
+    max_accuracy_drop: float
+    max_relative_error: float
+    max_steps: int = 2
+    min_equal: float = 0.9
+
+    def __post_init__(self) -> None:
+        for name in ("min_agreement", "max_accuracy_drop", "min_equal"):
+            check_number(name, getattr(self, name), low=0.0, high=1.0)
+        check_number("max_relative_error", self.max_relative_error, low=0.0)
+        check_int("max_steps", self.max_steps, low=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,14 +72,22 @@ class ExportResult:
         labels: class names, or `None`.
         samples: inputs compared; 0 without `verify`.
         agreement: fraction of the inputs with the same top class, or `None`.
-        max_error: largest difference of an output, in the unit of the outputs, or `None`.
+        max_error: largest difference of an output, in the unit of the outputs, or `None`; infinite
+            where the file gives what is not finite, and the model does not.
+        relative_error: norm of the difference over the norm of the model's outputs, all inputs
+            together, of several outputs the largest, or `None`; infinite likewise.
         accuracy: of the file, or `None` without labels.
         keras_accuracy: of the Keras model on the same inputs, or `None` without labels.
-        float_operations: `(operation, reason)` for what stays float in an int8 file.
+        float_operations: `(operation, reason)` for what stays float in the int8 file of a
+            quantization-aware model.
+        float_operators: names of the operators of a TFLite file that compute in real numbers, as
+            its tensors tell (see `kerasopt.profiling.tflite_operators`).
         operations: the int8 file beside a quantization-aware model, operation by operation, or
             `None` without `verify` or for any other file.
         runs: the file beside the model on the first inputs of `verify`, with XNNPACK and without,
             on one thread and on all; empty without `verify`.
+        parting: of a refused file of one output the first layer where it and the model part, each
+            running on from its own values, or `None` if it is not known.
     """
 
     path: pathlib.Path | None
@@ -91,83 +102,35 @@ class ExportResult:
     samples: int = 0
     agreement: float | None = None
     max_error: float | None = None
+    relative_error: float | None = None
     accuracy: float | None = None
     keras_accuracy: float | None = None
     float_operations: tuple[tuple[str, str], ...] = ()
     operations: OperationReport | None = dataclasses.field(default=None, repr=False)
     runs: tuple[InterpreterRun, ...] = dataclasses.field(default=(), repr=False)
+    parting: str | None = dataclasses.field(default=None, repr=False)
+    float_operators: tuple[str, ...] = dataclasses.field(default=(), repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns everything but the bytes, ready for JSON."""
+        """Returns everything but the bytes, ready for JSON; an infinite error is `None`."""
         values = dataclasses.asdict(dataclasses.replace(self, content=b""))
         del values["content"]
         values["path"] = None if self.path is None else self.path.name
+        for part in (values, *values["runs"]):
+            for name in ("max_error", "relative_error"):
+                if part[name] is not None and not math.isfinite(part[name]):
+                    part[name] = None
         return values
 
 
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """Outputs of a Keras model and a file on the same inputs."""
-
-    samples: int
-    agreement: float
-    max_error: float
-    accuracy: float | None
-    keras_accuracy: float | None
-
-
-def compare(model: Any, lite: Any, data: Any) -> Comparison:
-    """Runs a Keras model and a file on the same data.
-
-    With several outputs the error is the largest of all, and an input agrees when all outputs do;
-    accuracy is known for a single output.
-    """
-    names = output_names(model)
-    expected: list[list[np.ndarray]] = [[] for _ in names]
-    found: list[list[np.ndarray]] = [[] for _ in names]
-    labels = []
-    for x, y in batches(data, name="verify"):
-        outputs = keras.tree.flatten(model.predict_on_batch(x))
-        given = lite.predict(x)
-        for index, name in enumerate(names):
-            expected[index].append(np.asarray(outputs[index], "float32"))
-            found[index].append(given[name] if len(names) > 1 else given)
-        if y is not None and len(names) == 1:
-            labels.append(class_indices(y))
-    keras_out, lite_out = ([np.concatenate(part) for part in side] for side in (expected, found))
-    classes = [top_class(out) for out in keras_out]
-    lite_classes = [top_class(out) for out in lite_out]
-    agree = np.all([a == b for a, b in zip(classes, lite_classes, strict=True)], axis=0)
-    truth = np.concatenate(labels) if labels else None
-    return Comparison(
-        samples=len(keras_out[0]),
-        agreement=float(np.mean(agree)),
-        max_error=float(
-            max(np.max(np.abs(a - b)) for a, b in zip(keras_out, lite_out, strict=True))
-        ),
-        accuracy=None if truth is None else float(np.mean(lite_classes[0] == truth)),
-        keras_accuracy=None if truth is None else float(np.mean(classes[0] == truth)),
-    )
-
-
-def every_setting(model: Any, content: bytes, x: Any) -> tuple[InterpreterRun, ...]:
-    """Runs the file on the first inputs with XNNPACK and without, on one thread and on all.
-
-    A phone may lack the delegate, or choose another number of threads; each takes other kernels.
-    """
-    few = keras.tree.map_structure(lambda values: values[:_FEW], x)
-    runs = []
-    for xnnpack in (True, False):
-        for threads in sorted({1, max(2, os.cpu_count() or 1)}):
-            lite = TFLiteModel(content, num_threads=threads, xnnpack=xnnpack)
-            found = compare(model, lite, [(few, None)])
-            run = InterpreterRun(xnnpack, threads, found.samples, found.agreement, found.max_error)
-            runs.append(run)
-    return tuple(runs)
-
-
-def describe(content: bytes, quantize: str | None, lite: TFLiteModel) -> ExportResult:
+def describe(
+    lite: TFLiteModel,
+    quantize: str | None,
+    labels: tuple[str, ...] | None,
+    float_operations: tuple[tuple[str, str], ...],
+) -> ExportResult:
     """Returns the result of a conversion before any comparison."""
+    content = lite.content
     return ExportResult(
         path=None,
         content=content,
@@ -177,56 +140,78 @@ def describe(content: bytes, quantize: str | None, lite: TFLiteModel) -> ExportR
         input_dtype=lite.input_dtype,
         output_dtype=lite.output_dtype,
         operators=lite.operators,
+        labels=labels,
+        float_operations=float_operations,
+        float_operators=tflite_operators(content, floats=True),
     )
 
 
 def accept(
     result: ExportResult,
-    floor: float,
-    max_drop: float,
+    parting: Callable[[], Parting] | None,
+    limits: Limits,
     *,
     reject: Callable[[ExportResult], pathlib.Path] | None,
-) -> None:
-    """Raises unless a file computes what its model computes.
+) -> ExportResult:
+    """Returns the result of a file that computes what its model computes.
 
     Args:
         result: with the figures of the comparison.
-        floor: fraction of the inputs that must get the same top class.
-        max_drop: how much accuracy may be lost.
+        parting: says where file and model part; asked when they do.
+        limits: by how much they may differ.
         reject: keeps a file that does not match, and returns where.
 
     Raises:
         VerificationError: it does not.
     """
-    count = result.samples
-    faults = []
-    if _too_few(result.agreement or 0.0, count, floor):
-        faults.append(f"agreement {result.agreement:.2%}, at least {floor:.2%} is required")
-    for run in result.runs:
-        if _too_few(run.agreement, run.samples, floor):
-            kernels = "with XNNPACK" if run.xnnpack else "without XNNPACK"
-            faults.append(
-                f"agreement {run.agreement:.2%} of the first {run.samples} inputs {kernels} on "
-                f"{run.threads} {'thread' if run.threads == 1 else 'threads'}"
-            )
-    if result.accuracy is not None and result.keras_accuracy is not None:
-        lost = round((result.keras_accuracy - result.accuracy) * count)
-        if lost > max(1, math.floor(max_drop * count + 1e-9)):
-            faults.append(
-                f"accuracy {result.accuracy:.2%} against {result.keras_accuracy:.2%} in Keras, "
-                f"a loss of {max_drop:.2%} is allowed"
-            )
-    if result.operations is not None:
-        faults += result.operations.faults(max_steps=_MAX_STEPS, min_equal=_MIN_EQUAL)[:5]
+    faults = _faults(result, limits)
     if not faults:
-        return
+        return result
+    where = Parting(None, "") if parting is None else parting()
+    result = dataclasses.replace(result, parting=where.layer)
     if reject is not None:
         result = dataclasses.replace(result, path=reject(result))
     raise VerificationError(
-        f"The file does not match the model on {count} inputs: {'; '.join(faults)}. "
-        f"Largest output difference {result.max_error:.4g}.",
+        f"The file does not match the model on {result.samples} inputs: {'; '.join(faults)}. "
+        f"Largest output difference {result.max_error:.4g}.{where.text}",
         result,
     )
+
+
+def _faults(result: ExportResult, limits: Limits) -> list[str]:
+    count, floor = result.samples, limits.min_agreement
+    faults = []
+    if _too_few(result.agreement or 0.0, count, floor):
+        faults.append(f"agreement {result.agreement:.2%}, at least {floor:.2%} is required")
+    faults += _off(result.relative_error or 0.0, limits.max_relative_error, "")
+    for run in result.runs if not faults else ():  # else all of them would say it again
+        kernels = "with XNNPACK" if run.xnnpack else "without XNNPACK"
+        place = (
+            f" of the first {run.samples} inputs {kernels} on "
+            f"{run.threads} {'thread' if run.threads == 1 else 'threads'}"
+        )
+        if _too_few(run.agreement, run.samples, floor):
+            faults.append(f"agreement {run.agreement:.2%}{place}")
+        faults += _off(run.relative_error, limits.max_relative_error, place)
+    if result.accuracy is not None and result.keras_accuracy is not None:
+        lost = round((result.keras_accuracy - result.accuracy) * count)
+        if lost > max(1, math.floor(limits.max_accuracy_drop * count + 1e-9)):
+            faults.append(
+                f"accuracy {result.accuracy:.2%} against {result.keras_accuracy:.2%} in Keras, "
+                f"a loss of {limits.max_accuracy_drop:.2%} is allowed"
+            )
+    if result.operations is not None:
+        bounds = {"max_steps": limits.max_steps, "min_equal": limits.min_equal}
+        faults += result.operations.faults(**bounds)[:5]  # type: ignore[arg-type]
+    return faults
+
+
+def _off(error: float, limit: float, place: str) -> list[str]:
+    if math.isinf(error):
+        return [f"outputs{place} that are not finite where the model's are"]
+    if error > limit:
+        return [f"relative error {error:.2g}{place}, at most {limit:.2g} is allowed"]
+    return []
 
 
 def _too_few(agreement: float, count: int, floor: float) -> bool:

@@ -150,6 +150,7 @@ _COLUMNS = (
     "layer",
     "kind",
     "output",
+    "dtype",
     "params",
     "zeros",
     "sparsity",
@@ -167,6 +168,7 @@ def _aligned(profile: Profile) -> list[str]:
         "total",
         "",
         "",
+        "",
         f"{profile.parameters:,}",
         f"{profile.zeros:,}",
         f"{profile.sparsity:.1%}",
@@ -178,12 +180,13 @@ def _aligned(profile: Profile) -> list[str]:
         kib(profile.peak_bytes),
     )
     rows = [(*_texts(row), *_numbers(row)) for row in profile.rows]
-    *lines, last = ruled([_COLUMNS, *rows, total], texts=3)
+    *lines, last = ruled([_COLUMNS, *rows, total], texts=4)
     return [*lines, "", last, ""]
 
 
-def _texts(row: LayerProfile) -> tuple[str, str, str]:
-    return short_name(row.name), one_line(row.kind), one_line(_shape(row.output_shape))
+def _texts(row: LayerProfile) -> tuple[str, str, str, str]:
+    shape, dtype = one_line(_shape(row.output_shape)), one_line(row.dtype)
+    return short_name(row.name), one_line(row.kind), shape, dtype
 
 
 def short_name(name: str) -> str:

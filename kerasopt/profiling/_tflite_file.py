@@ -59,11 +59,16 @@ class Operator(NamedTuple):
     outputs: tuple[Tensor, ...]
 
 
-def tflite_operators(content: str | os.PathLike[str] | bytes) -> tuple[str, ...]:
+def tflite_operators(
+    content: str | os.PathLike[str] | bytes, *, floats: bool = False
+) -> tuple[str, ...]:
     """Lists the operators of a TFLite file in the order in which they run.
 
     Args:
         content: path of the file, or its bytes.
+        floats: only those that compute in real numbers: they take or make a float tensor, and
+            their weights are no integers. What turns real numbers into integers, or back, is not
+            among them, and neither are operators on the int8 weights of a dynamic file.
 
     Returns:
         The names of the schema, such as `"CONV_2D"`, one for each operator; for a custom operator
@@ -74,7 +79,17 @@ def tflite_operators(content: str | os.PathLike[str] | bytes) -> tuple[str, ...]
         ValueError: the content is not a TFLite file, or is damaged.
         FileNotFoundError: there is no such file.
     """
-    return tuple(operator.kind for operator in read_operators(read_content(content)))
+    operators = read_operators(read_content(content))
+    return tuple(op.kind for op in operators if not floats or _is_float(op))
+
+
+def _is_float(operator: Operator) -> bool:
+    if operator.kind in ("QUANTIZE", "DEQUANTIZE"):
+        return False
+    taken = [tensor for tensor in operator.inputs if tensor is not None]
+    if any(t.data is not None and t.is_quantized and "INT" in t.type for t in taken):
+        return False
+    return any("FLOAT" in tensor.type for tensor in (*taken, *operator.outputs))
 
 
 def read_content(content: Any) -> bytes:

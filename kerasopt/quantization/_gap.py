@@ -129,6 +129,7 @@ class QuantizationGap(TrainingCallback):
             aware,
             quantize="dynamic" if name == "int8_weights" else name,
             representative_data=[x for x, _ in self._batches],
+            verify=False,
         )
         lite = ko.export.TFLiteModel(result.content)
         # Not `predict_on_batch`, which under a strategy answers once for each replica.

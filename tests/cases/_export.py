@@ -34,7 +34,9 @@ EXPORT = (
         "export",
         "InterpreterRun",
         "result",
-        make=lambda: ko.export.InterpreterRun(True, 1, samples=16, agreement=1.0, max_error=1e-5),
+        make=lambda: ko.export.InterpreterRun(
+            True, 1, 16, 1.0, max_error=1e-5, relative_error=1e-6
+        ),
     ),
     Case(
         "export",
