@@ -152,16 +152,12 @@ class DecomposedLayer(keras.layers.Layer):
 
     def compute_output_spec(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Returns the layer's own specification, in float32."""
-        args, kwargs = self._as_called((inputs, *args), kwargs)
+        args, kwargs = self.as_called((inputs, *args), kwargs)
         spec = self.layer.compute_output_spec(*args, **kwargs)
         return keras.KerasTensor(spec.shape, dtype="float32")
 
-    def call_inside(self, *args: Any, **kwargs: Any) -> Any:
-        """Calls the layer inside as the user did."""
-        args, kwargs = self._as_called(args, kwargs)
-        return self.layer(*args, **kwargs)
-
-    def _as_called(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def as_called(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Returns the arguments with which the user called the layer inside."""
         kwargs = {name: value for name, value in kwargs.items() if name not in CALL_ONLY}
         if "place" not in kwargs:
             return args, kwargs

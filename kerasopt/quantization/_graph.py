@@ -5,6 +5,7 @@ from collections import defaultdict
 from typing import Any
 
 from kerasopt._backend import keras
+from kerasopt.quantization._renamed import original, under_name, unique_names
 
 
 @dataclasses.dataclass(eq=False)
@@ -63,6 +64,7 @@ class Graph:
 
 
 def _makes_masks(op: Any) -> bool:
+    op = original(op)
     return isinstance(op, keras.layers.Masking) or bool(getattr(op, "mask_zero", False))
 
 
@@ -74,6 +76,9 @@ def tensors(structure: Any) -> list[Any]:
 def flat_functional(model: Any) -> Any:
     """Returns a functional model on the same layers, with nested models opened, not compiled.
 
+    A layer of a nested model whose name another layer has too is in a `RenamedLayer`, with the
+    names of the models around it before its own.
+
     Raises:
         ValueError: the model is not built, or its graph is not known to Keras.
     """
@@ -83,9 +88,31 @@ def flat_functional(model: Any) -> Any:
             "Give it a keras.Input, or call it on a batch first."
         )
     flat = functional(model) if is_graph(model) else _traced(model)
-    while any(is_graph(op) for op in flat.operations):
-        flat = keras.models.clone_model(flat, clone_function=lambda op: op, call_function=_inline)
-    return flat
+    with unique_names(_leaves(flat)) as names:
+        while any(is_graph(op) for op in flat.operations):
+            flat = keras.models.clone_model(
+                flat, clone_function=lambda op: op, call_function=_inline
+            )
+    if not names:
+        return flat
+    return keras.models.clone_model(
+        flat, clone_function=lambda op: under_name(op, names.get(id(op), op.name))
+    )
+
+
+def _leaves(model: Any) -> list[tuple[tuple[str, ...], Any]]:
+    """Lists the operations of the opened model, once each, with the names of the models around."""
+    found: dict[int, tuple[tuple[str, ...], Any]] = {}
+
+    def visit(graph: Any, parents: tuple[str, ...]) -> None:
+        for op in getattr(graph, "operations", None) or graph.layers:
+            if is_graph(op):
+                visit(op, (*parents, op.name))
+            elif not (parents and isinstance(op, keras.layers.InputLayer)):
+                found.setdefault(id(op), (parents, op))
+
+    visit(model, ())
+    return list(found.values())
 
 
 def _traced(model: Any) -> Any:

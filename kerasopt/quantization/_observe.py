@@ -12,6 +12,7 @@ from kerasopt.quantization._decomposed import CALL_ONLY, DecomposedLayer, activa
 from kerasopt.quantization._graph import Graph, Node, flat_functional
 from kerasopt.quantization._kernels import CARRYING, QuantizedLayer, kernels_of
 from kerasopt.quantization._layers import FakeQuantize
+from kerasopt.quantization._renamed import without_renamed
 from kerasopt.quantization._rules import STEPS
 from kerasopt.quantization._steps import Steps
 from kerasopt.quantization._twin import check_quantization_aware
@@ -89,7 +90,7 @@ def kernel_levels(model: Any) -> tuple[KernelLevels, ...]:
         ValueError: the model is not quantization-aware.
     """
     check_quantization_aware(model)
-    graph = Graph(flat_functional(model))
+    graph = Graph(without_renamed(flat_functional(model)))
     found: list[KernelLevels] = []
     seen: set[int] = set()
     for node in graph.nodes:

@@ -9,6 +9,7 @@ from kerasopt._backend import keras
 from kerasopt.quantization import _attention as attention
 from kerasopt.quantization import _decompositions as parts
 from kerasopt.quantization import _exceptions as exceptions
+from kerasopt.quantization._renamed import original
 from kerasopt.quantization._steps import FUSED_ACTIVATIONS, TANH, UNIT, activation_name
 
 
@@ -338,6 +339,7 @@ def rule_for(op: Any, node: Any = None) -> Rule:
         op: a layer or an operation.
         node: its `Node` in the graph, for what depends on the tensors it reads.
     """
+    op = original(op)
     if getattr(op, "kerasopt_training_only", False):  # augmentation: identity in the file
         return Rule("same")
     if getattr(op, "kerasopt_pixel_affine", False):  # preprocessing of a model family
@@ -361,6 +363,7 @@ def activation_rule(function: Any) -> Rule:
 
 def end_rule(op: Any, node: Any = None) -> Rule:
     """Returns the rule of the last step of an operation: of its activation, if it has one."""
+    op = original(op)
     inside = op.layer if isinstance(op, keras.layers.TimeDistributed) else op
     name = activation_name(getattr(inside, "activation", None))
     if isinstance(op, keras.layers.Activation) or name in FUSED_ACTIVATIONS:

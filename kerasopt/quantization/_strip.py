@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from kerasopt._backend import keras
+from kerasopt.quantization._renamed import copy_model
 from kerasopt.quantization._twin import check_quantization_aware, strip_ranges
 from kerasopt.training import settle
 
@@ -33,9 +33,4 @@ def strip(model: Any) -> Any:
     """
     check_quantization_aware(model)
     settle(model)
-    bare = strip_ranges(model)
-    copy = keras.models.clone_model(bare)
-    copy.set_weights(bare.get_weights())
-    for mine, theirs in zip(copy.layers, bare.layers, strict=True):
-        mine.trainable = theirs.trainable
-    return copy
+    return copy_model(strip_ranges(model))

@@ -15,6 +15,7 @@ from kerasopt.quantization._graph import Graph, Node, flat_functional, functiona
 from kerasopt.quantization._kernels import CARRYING, RECURRENT, QuantizedLayer
 from kerasopt.quantization._layers import FIXED_INT16, FakeQuantize
 from kerasopt.quantization._placement import Plan, Point, Range
+from kerasopt.quantization._renamed import copy_model, original, under_name
 from kerasopt.quantization._rules import activation_rule
 from kerasopt.quantization._schemes import (
     INT8,
@@ -72,10 +73,7 @@ def quantize_aware(model: Any, scheme: SchemeLike = "int8", *, layers: LayerFilt
     _check_not_quantized(source)
     check_finite_weights(model)
     schemes = LayerSchemes(model, scheme, layers)
-    copy = keras.models.clone_model(source)
-    copy.set_weights(source.get_weights())
-    for mine, theirs in zip(copy.layers, source.layers, strict=True):
-        mine.trainable = theirs.trainable
+    copy = copy_model(source)
     schemes.follow(zip(copy.layers, source.layers, strict=True))
     return build_twin(copy, schemes)
 
@@ -115,22 +113,25 @@ class _Caller:
 
     def wrap(self, op: Any) -> Any:
         """Returns what stands for an operation in the new graph."""
+        layer = original(op)
         if _has_only_weights(op, self._schemes):
-            return QuantizedLayer(op, float_activations=True)
+            return QuantizedLayer(layer, float_activations=True, name=op.name)
         if id(op) in self._kernels:
-            return QuantizedLayer(op, linear=op.name in self._linear)
+            return QuantizedLayer(layer, linear=op.name in self._linear, name=op.name)
         if id(op) in self._decomposed:
             nodes = self._decomposed[id(op)]
             steps = self._plan.decomposed[nodes[0].index]
-            args, kwargs = _bound(op, steps.__name__, nodes[0].args, nodes[0].kwargs)
-            ranges = inner_ranges(op, steps, args, kwargs)
+            args, kwargs = _bound(layer, steps.__name__, nodes[0].args, nodes[0].kwargs)
+            ranges = inner_ranges(layer, steps, args, kwargs)
             return self._apart(op, op, steps, ranges, len(nodes))
         return op
 
     def _apart(self, op: Any, layer: Any, steps: Any, ranges: Any, count: int) -> DecomposedLayer:
         num_bits = _scheme_behind(op, self._schemes).activation_num_bits or 8
         with self._strategy.scope():
-            return DecomposedLayer(layer, steps.__name__, ranges, count, num_bits)
+            return DecomposedLayer(
+                original(layer), steps.__name__, ranges, count, num_bits, name=layer.name
+            )
 
     def __call__(self, op: Any, *args: Any, **kwargs: Any) -> Any:
         node = next(self._nodes)
@@ -215,7 +216,7 @@ def _bound(op: Any, steps: str, args: Any, kwargs: Any) -> tuple[tuple[Any, ...]
 
 def _has_only_weights(op: Any, schemes: LayerSchemes) -> bool:
     scheme = schemes.of(op)
-    carries = isinstance(op, CARRYING + RECURRENT)
+    carries = isinstance(original(op), CARRYING + RECURRENT)
     return carries and scheme is not None and scheme.activation_num_bits is None
 
 
@@ -326,14 +327,15 @@ def check_quantization_aware(model: Any) -> None:
 
 def strip_ranges(model: Any) -> Any:
     """Returns the float graph inside a quantization-aware one, on the same layers."""
+    inside: dict[int, Any] = {}
 
     def call(op: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(op, FakeQuantize) or op.name in split:
             return args[0]
         if isinstance(op, DecomposedLayer):
-            return op.call_inside(*args, **kwargs)
-        if isinstance(op, QuantizedLayer):
-            return op.layer(*args, **kwargs)
+            args, kwargs = op.as_called(args, kwargs)
+        if isinstance(op, DecomposedLayer | QuantizedLayer):
+            op = inside.setdefault(id(op), under_name(op.layer, op.name))
         return op(*args, **kwargs)
 
     wrapped = [layer for layer in model.layers if isinstance(layer, QuantizedLayer)]
