@@ -1,5 +1,6 @@
 """`QuantizeAware`: quantization-aware training of an unmodified model inside `fit`."""
 
+import inspect
 from functools import partial
 from typing import Any
 
@@ -54,9 +55,9 @@ class QuantizeAware(TrainingCallback):
     Raises:
         TypeError: a moment is not a number, or the scheme none of these.
         ValueError: at construction for a moment that is none, or an unknown scheme or observer;
-            before the first batch when the model is not built, has no graph, has weights that
-            are not finite, is quantized already, a regex finds no layer, or `start` lies outside
-            training; at `start` for calibration data that do not fit.
+            before the first batch when the model is not built, has no graph, has a `call` without
+            `training`, has weights that are not finite, is quantized already, a regex finds no
+            layer, or `start` lies outside training; at `start` for calibration data that do not fit.
 
     Example:
         >>> QuantizeAware(start=0.7).start
@@ -129,6 +130,7 @@ class QuantizeAware(TrainingCallback):
             )
         self._begun = False
         check_finite_weights(self.model)
+        _check_takes_training(self.model)
         schemes = LayerSchemes(self.model, self.scheme, self.layers)
         self.quantized_model = build_twin(self.model, schemes)
         self._ranges.attach(self.quantized_model)
@@ -214,6 +216,15 @@ class QuantizeAware(TrainingCallback):
         self.mark("quantize", text)
         if self.verbose:
             print(f"\nQuantizeAware: {text}")  # noqa: T201
+
+
+def _check_takes_training(model: Any) -> None:
+    if "training" not in inspect.signature(model.call).parameters:
+        raise ValueError(
+            "Ranges are learned in training alone, of which Keras tells a model whose `call` takes "
+            f"`training`. Received: {model.name!r}, a {type(model).__name__} without it. "
+            "Write `def call(self, inputs, training=None)`."
+        )
 
 
 def _in_inference_mode(layer: Any) -> Any:

@@ -82,6 +82,14 @@ def merge(op: Any, node: Any) -> Any:  # noqa: ARG001
     return None
 
 
+def variables(op: Any, node: Any) -> Any:  # noqa: ARG001
+    """Anything but a sum, difference or product with one weight."""
+    is_layer = isinstance(op.op, keras.Layer)
+    if is_layer or type(op.op).__name__ not in ("Add", "Subtract", "Multiply") or len(op.own) > 1:
+        return "computes with a weight of the model itself"
+    return None
+
+
 def divide(op: Any, node: Any) -> Any:  # noqa: ARG001
     """A divisor that is a tensor."""
     if node is None or (len(node.inputs) == 1 and keras.backend.is_keras_tensor(node.args[0])):

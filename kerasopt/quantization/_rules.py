@@ -11,6 +11,7 @@ from kerasopt.quantization import _decompositions as parts
 from kerasopt.quantization import _exceptions as exceptions
 from kerasopt.quantization._renamed import original
 from kerasopt.quantization._steps import FUSED_ACTIVATIONS, TANH, UNIT, activation_name
+from kerasopt.quantization._variables import WithVariables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -321,8 +322,13 @@ TABLE: tuple[Row, ...] = (
 )
 
 _UNKNOWN = Rule("float", reason="no int8 rule for this operation yet", leaks=True)
+_WITH_VARIABLES = Row(Rule("sum", parts.with_variable), unless=exceptions.variables)
 _BY_LAYER = {name: row for row in TABLE for name in row.layers.split()}
-_ONLY_SOMETIMES: tuple[Callable[..., Any], ...] = (parts.chain, parts.with_constant)
+_ONLY_SOMETIMES: tuple[Callable[..., Any], ...] = (
+    parts.chain,
+    parts.with_constant,
+    parts.with_variable,
+)
 STEPS: dict[str, Callable[..., Any]] = {
     str(getattr(steps, "__name__", "")): steps
     for steps in (*(row.rule.steps for row in TABLE), *_ONLY_SOMETIMES)
@@ -346,6 +352,8 @@ def rule_for(op: Any, node: Any = None) -> Rule:
         return Rule("affine")
     if isinstance(op, keras.layers.Activation):
         return activation_rule(op.activation)
+    if isinstance(op, WithVariables):
+        return _resolve(_WITH_VARIABLES, op, node)
     if not isinstance(op, keras.Layer):
         return _resolve(_BY_FUNCTION.get(_function_name(op)), op, node)
     for kind in type(op).__mro__:

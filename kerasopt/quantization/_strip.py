@@ -20,7 +20,7 @@ def strip(model: Any) -> Any:
 
     Returns:
         A functional `keras.Model` on layers of its own, not compiled, that needs no kerasopt to
-        load.
+        load, unless it was a subclassed model with weights of its own, which need a layer here.
 
     Raises:
         ValueError: the model is not quantization-aware.
