@@ -296,3 +296,32 @@ def test_calibration_data_that_do_not_fit():
         fit(model, QuantizeAware(start=0.25, calibration=X[:, :6]))
     fit(model, epochs=1)
     assert not {"call", "save_weights", "load_weights", "make_train_function"} & set(vars(model))
+
+
+REGULARIZED = {
+    "dense": lambda: keras.layers.Dense(
+        4, kernel_regularizer="l2", activity_regularizer=keras.regularizers.L2(0.1)
+    ),
+    "split": lambda: keras.layers.Dense(4, "gelu", activity_regularizer="l2"),
+    "decomposed": lambda: keras.layers.Activation("silu", activity_regularizer="l2"),
+}
+
+
+@pytest.mark.parametrize("kind", REGULARIZED)
+@pytest.mark.parametrize("way", ["transform", "callback"])
+def test_regularizers_count_as_in_the_float_model(kind, way):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((6,)), REGULARIZED[kind](), keras.layers.Dense(2)])
+    x = np.random.default_rng(0).normal(size=(8, 6)).astype("float32")
+    model(x)
+    expected = [float(loss) for loss in model.losses]
+    assert expected
+    if way == "transform":
+        trained = quantize_aware(model)
+        trained(x, training=True)
+        found = [float(loss) for loss in trained.losses]
+        np.testing.assert_allclose(found, expected, rtol=0.05)
+        return
+    model.compile(keras.optimizers.SGD(0.0), lambda _, y: 0.0 * y[:, 0])
+    history = model.fit(x, x, batch_size=8, verbose=0, callbacks=[QuantizeAware()]).history
+    assert history["loss"][0] == pytest.approx(sum(expected), rel=0.05)

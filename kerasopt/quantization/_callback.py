@@ -57,7 +57,7 @@ class QuantizeAware(TrainingCallback):
         ValueError: at construction for a moment that is none, or an unknown scheme or observer;
             before the first batch when the model is not built, has no graph, has a `call` without
             `training`, has weights that are not finite, is quantized already, a regex finds no
-            layer, or `start` lies outside training; at `start` for calibration data that do not fit.
+            layer, `start` lies outside training, or calibration data do not fit.
 
     Example:
         >>> QuantizeAware(start=0.7).start

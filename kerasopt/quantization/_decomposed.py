@@ -9,6 +9,7 @@ from kerasopt._backend import keras, tf
 from kerasopt._serialization import serializable
 from kerasopt._validation import check_choice, check_int
 from kerasopt.quantization._fake_quant import fake_quantize_kernel
+from kerasopt.quantization._kernels import regularize_activity
 from kerasopt.quantization._layers import FIXED_INT16, FakeQuantize
 from kerasopt.quantization._rules import STEPS, activation_rule
 from kerasopt.quantization._steps import Fixed, Steps, constant_levels
@@ -115,7 +116,9 @@ class DecomposedLayer(keras.layers.Layer):
             inverse_root=inverse_root,
             activation_steps=activation_steps,
         )
-        return STEPS[self.steps](steps, self.layer, inputs, *args, **kwargs)
+        outputs = STEPS[self.steps](steps, self.layer, inputs, *args, **kwargs)
+        regularize_activity(self.layer, outputs)
+        return outputs
 
     def probe(
         self, note: Callable[[FakeQuantize, int, Any], None], *args: Any, **kwargs: Any

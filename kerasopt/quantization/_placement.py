@@ -8,6 +8,8 @@ from kerasopt.quantization._graph import Graph, Node
 from kerasopt.quantization._rules import Rule, activation_rule, end_rule, rule_for
 from kerasopt.quantization._steps import FUSED_ACTIVATIONS, activation_name
 
+LEFT_OUT = "left out by `layers` or `scheme`"
+
 
 @dataclasses.dataclass
 class Range:
@@ -89,7 +91,9 @@ class Plan:
             return
         rule = rule_for(node.op, node)
         if not self._selected(node.op):
-            rule = dataclasses.replace(rule, reason="left out by `layers`", weights=False)
+            rule = dataclasses.replace(
+                rule, reason="left out by `layers` or `scheme`", weights=False
+            )
             self._place_island(node, rule)
             return
         if rule.kind not in ("same", "float") and len(node.outputs) > 1:

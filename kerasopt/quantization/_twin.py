@@ -12,7 +12,7 @@ from kerasopt._layer_filter import LayerFilter, walk_layers
 from kerasopt.quantization._checks import check_finite_weights
 from kerasopt.quantization._decomposed import DecomposedLayer, inner_ranges
 from kerasopt.quantization._graph import Graph, Node, flat_functional, functional, tensors
-from kerasopt.quantization._kernels import CARRYING, RECURRENT, QuantizedLayer
+from kerasopt.quantization._kernels import QuantizedLayer, has_kernels
 from kerasopt.quantization._layers import FIXED_INT16, FakeQuantize
 from kerasopt.quantization._placement import Plan, Point, Range
 from kerasopt.quantization._renamed import copy_model, original, under_name
@@ -28,6 +28,7 @@ from kerasopt.quantization._schemes import (
 from kerasopt.training import settle
 
 REASON = "int8 weights, float activations"
+_FLOAT_WEIGHTS = "float weights: not a kernel that is rounded by itself"
 _SPLIT = "_split_activation"
 """Ends the name of an activation that was taken out of a layer."""
 
@@ -216,8 +217,8 @@ def _bound(op: Any, steps: str, args: Any, kwargs: Any) -> tuple[tuple[Any, ...]
 
 def _has_only_weights(op: Any, schemes: LayerSchemes) -> bool:
     scheme = schemes.of(op)
-    carries = isinstance(original(op), CARRYING + RECURRENT)
-    return carries and scheme is not None and scheme.activation_num_bits is None
+    only_weights = scheme is not None and scheme.activation_num_bits is None
+    return only_weights and has_kernels(original(op))
 
 
 def _scheme_behind(op: Any, schemes: LayerSchemes) -> Scheme:
@@ -276,7 +277,11 @@ def float_operations(model: Any) -> tuple[tuple[str, str], ...]:
         layer.name for layer in model.layers if isinstance(layer, QuantizedLayer | DecomposedLayer)
     ]
     if not any(isinstance(layer, FakeQuantize) for _, layer in walk_layers(model)):
-        return tuple((name, REASON) for name in wrapped)
+        return tuple(
+            (layer.name, REASON if layer.name in wrapped else _FLOAT_WEIGHTS)
+            for layer in model.layers
+            if layer.name in wrapped or any(len(v.shape) > 1 for v in layer.trainable_variables)
+        )
     graph = Graph(strip_ranges(model))
     quantized_layers = [layer for layer in model.layers if isinstance(layer, QuantizedLayer)]
     weights = {layer.name for layer in quantized_layers if layer.float_activations}
