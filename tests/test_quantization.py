@@ -300,6 +300,18 @@ def test_quantized_twice():
     aware = quantize_aware(small_cnn())
     with pytest.raises(ValueError, match="already quantization-aware"):
         quantize_aware(aware)
+    x, y = stripes(8)
+    with pytest.raises(ValueError, match="already quantization-aware"):
+        compiled(aware).fit(x, y, verbose=0, callbacks=[QuantizeAware()])
+
+
+@pytest.mark.filterwarnings("ignore:Layer InputLayer does not have a `quantize` method")
+@pytest.mark.parametrize("mode", ["int8", "float8"])
+def test_quantized_by_keras(mode):
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4, name="dense")])
+    model.quantize(mode)
+    with pytest.raises(ValueError, match=rf"Keras quantized the layer 'dense' \(to '{mode}'\)"):
+        quantize_aware(model)
 
 
 def test_range_without_data():

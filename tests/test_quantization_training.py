@@ -290,12 +290,27 @@ def test_ranges_frozen_before_they_learn():
         fit(tiny(), QuantizeAware(start=0.5, freeze_ranges=0.5))
 
 
-def test_calibration_data_that_do_not_fit():
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (X[:, :6], "`calibration` must have the shape"),
+        (np.full_like(X, np.nan), "`calibration` must be finite"),
+        (iter(()), "`calibration` must hold at least one example"),
+    ],
+)
+def test_calibration_data_that_do_not_fit_are_told_before_the_first_batch(data, message):
     model = tiny()
-    with pytest.raises(ValueError, match="`data` must have the shape"):
-        fit(model, QuantizeAware(start=0.25, calibration=X[:, :6]))
-    fit(model, epochs=1)
-    assert not {"call", "save_weights", "load_weights", "make_train_function"} & set(vars(model))
+    before = model.get_weights()
+    with pytest.raises(ValueError, match=message):
+        fit(model, QuantizeAware(start=0.75, calibration=data))
+    for mine, theirs in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_data_that_can_be_read_once_are_there_at_the_start():
+    quantize = QuantizeAware(start=0.5, freeze_ranges=0.5, calibration=iter([X[:8], X[8:]]))
+    fit(tiny(), quantize, epochs=2)
+    assert quantize.quantized_model.get_layer("image_range").range_value() == (0.0, 255.0)
 
 
 REGULARIZED = {

@@ -308,5 +308,5 @@ def _floats_outside(model: Any, content: FileContent, islands: set[str]) -> tupl
             re.search(rf"/{re.escape(island)}(_wall|_range)?(_\d+)*/", f"/{name}/")
             for island in islands
         )
-        and not (not is_scoped and name.count("/") == 1)
+        and (is_scoped or any(part.count("/") > 1 for part in name.split(";")))
     )

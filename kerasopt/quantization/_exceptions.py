@@ -8,6 +8,7 @@ import numpy as np
 from kerasopt._backend import keras
 from kerasopt.quantization import _decompositions as parts
 
+INTEGERS = "reads a tensor of integers"
 _CHANNELS_FIRST = "channels-first layout"
 
 
@@ -42,7 +43,9 @@ def norm(op: Any, node: Any) -> Any:
 
 
 def affine(op: Any, node: Any) -> Any:
-    """Normalization over other axes than the last."""
+    """Normalization over other axes than the last, and of integers."""
+    if node is not None and "int" in str(node.inputs[0].dtype):
+        return INTEGERS
     axis = getattr(op, "axis", None)
     if axis is None or node is None:
         return None

@@ -9,6 +9,7 @@ import numpy as np
 
 from kerasopt._backend import keras
 from kerasopt.quantization._decomposed import DecomposedLayer, activation_steps
+from kerasopt.quantization._exceptions import INTEGERS
 from kerasopt.quantization._fake_quant import fake_quantize, fake_quantize_kernel
 from kerasopt.quantization._graph import Graph, Node, flat_functional
 from kerasopt.quantization._kernels import CARRYING, RECURRENT, QuantizedLayer, kernels_of
@@ -128,10 +129,16 @@ class _Builder:
         return op(*args, **kwargs)
 
     def _walled(self, op: Any, structure: Any) -> Any:
+        takes_integers = rule_for(op, self._nodes.get(id(op))).reason == INTEGERS
+
         def wall(value: Any) -> Any:
-            if not keras.backend.is_keras_tensor(value) or "float" not in str(value.dtype):
+            if not keras.backend.is_keras_tensor(value):
                 return value
-            return _Wall(name=f"{op.name}_wall_{next(self._count)}")(value)
+            is_float = "float" in str(value.dtype)
+            if not is_float and not takes_integers:
+                return value
+            name = f"{op.name}_wall_{next(self._count)}"
+            return (_Wall if is_float else _ToFloat)(name=name)(value)
 
         return keras.tree.map_structure(wall, structure)
 
@@ -233,6 +240,19 @@ class _Wall(keras.layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         return -inputs * -1.0
+
+    def compute_output_spec(self, inputs: Any) -> Any:
+        return keras.KerasTensor(inputs.shape, dtype="float32")
+
+
+class _ToFloat(keras.layers.Layer):
+    """Makes integers floats under a name that says for which operation."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name=name, dtype="float32", autocast=False)
+
+    def call(self, inputs: Any) -> Any:
+        return ops.cast(inputs, "float32")
 
     def compute_output_spec(self, inputs: Any) -> Any:
         return keras.KerasTensor(inputs.shape, dtype="float32")

@@ -69,6 +69,11 @@ def _makes_masks(op: Any) -> bool:
     return isinstance(op, keras.layers.Masking) or bool(getattr(op, "mask_zero", False))
 
 
+def is_table(op: Any) -> bool:
+    """Tells whether an operation takes indices."""
+    return isinstance(original(op), keras.layers.Embedding)
+
+
 def tensors(structure: Any) -> list[Any]:
     """Lists the symbolic tensors in a structure of arguments."""
     return [leaf for leaf in keras.tree.flatten(structure) if keras.backend.is_keras_tensor(leaf)]

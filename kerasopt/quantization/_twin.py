@@ -260,6 +260,14 @@ def _check_not_quantized(model: Any) -> None:
             f"Quantization needs a float model. Received: {model.name!r}, which is already "
             "quantization-aware. Train it as it is, or export it with quantize='int8'."
         )
+    for layer in model.layers:
+        mode = getattr(layer, "quantization_mode", None)
+        if mode is not None or any(v.dtype == "int8" for v in layer.variables):
+            raise ValueError(
+                f"Quantization needs a float model. Received: {model.name!r}, of which Keras "
+                f"quantized the layer {layer.name!r} (to {mode or 'int8'!r}). "
+                "Take the model as it was before `model.quantize`."
+            )
 
 
 def float_operations(model: Any) -> tuple[tuple[str, str], ...]:

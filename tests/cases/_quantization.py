@@ -85,7 +85,7 @@ QUANTIZATION = (
         "quantization",
         "Gap",
         "result",
-        make=lambda: ko.quantization.Gap(0, 1.0, None, None, "conv_range", 0.01, trained=True),
+        make=lambda: ko.quantization.Gap(0, 1.0, None, None, None, 0.0, {}, trained=True),
     ),
     Case(
         "quantization",
