@@ -91,7 +91,7 @@ class QuantizedLayer(keras.layers.Wrapper):
         if isinstance(self.layer, RECURRENT + _ATTENTION):
             _keep_state(self.layer, scope)
         if self.linear:
-            regularize_activity(self.layer, activation(outputs))
+            regularize_activity(self.layer, keras.activations.get(activation)(outputs))
         else:
             self.layer.add_loss(scope.losses)
         return keras.tree.map_structure(

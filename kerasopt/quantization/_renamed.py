@@ -20,9 +20,14 @@ class RenamedLayer(keras.layers.Wrapper):
     Args:
         layer: the layer.
         name: the name.
+
+    Raises:
+        TypeError: `layer` is not a layer.
     """
 
     def __init__(self, layer: Any, name: str, **kwargs: Any) -> None:
+        if not isinstance(layer, keras.Layer):
+            raise TypeError(f"`layer` must be a Keras layer. Received: layer={layer!r}.")
         super().__init__(layer, name=name, **{"dtype": layer.dtype_policy, **kwargs})
         self.supports_masking = True
         self.built = True

@@ -18,13 +18,16 @@ class WithVariables(keras.layers.Layer):
 
     Args:
         op: a layer or operation.
-        arguments: `(args, kwargs)` of its call, with `"tensor 0"` for the first input and
+        arguments: `"args"` and `"kwargs"` of its call, with `"tensor 0"` for the first input and
             `"variable 0"` for the first variable.
         own: the variables, or their configs, from which new ones are made.
         name: name of the layer; default is that of the operation.
 
     Call arguments:
         inputs: list of the tensors that the operation reads.
+
+    Raises:
+        TypeError: `op` is neither a layer nor an operation.
     """
 
     def __init__(
@@ -33,6 +36,8 @@ class WithVariables(keras.layers.Layer):
         if isinstance(op, dict):
             op = keras.saving.deserialize_keras_object(op)
             arguments = keras.saving.deserialize_keras_object(arguments)
+        if not isinstance(op, keras.Operation):
+            raise TypeError(f"`op` must be a Keras layer or operation. Received: op={op!r}.")
         super().__init__(name=name or op.name, **kwargs)
         self.op = op
         self.arguments = {"args": tuple(arguments["args"]), "kwargs": dict(arguments["kwargs"])}
