@@ -8,6 +8,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 import kerasopt as ko
+from kerasopt.export._operations import compare_kernels
 from kerasopt.quantization import (
     FakeQuantize,
     QuantizeAware,
@@ -242,7 +243,7 @@ def test_int16x8_becomes_a_file_by_calibration():
     model.fit(X, Y, batch_size=8, epochs=2, verbose=0)
     result = ko.export.to_tflite(model, quantize="int16x8", representative_data=X, verify=(X, Y))
     assert result.agreement == 1.0
-    assert result.operations is None
+    assert (result.operations.kernels, result.operations.faults()) == (5, [])
     assert result.max_error < 1e-3 * np.ptp(model.predict(X, verbose=0))
     assert result.operators[0] == "QUANTIZE"
     from_float = ko.export.to_tflite(
@@ -253,6 +254,18 @@ def test_int16x8_becomes_a_file_by_calibration():
         ko.export.to_tflite(model, quantize="int16x8")
     with pytest.raises(ValueError, match="scheme 'int16x8' becomes one kind of file"):
         ko.export.to_tflite(model, quantize="int8")
+    kernel = model.get_layer("logits").layer.kernel
+    kernel.assign(-kernel)
+    found = compare_kernels(model, ko.export.TFLiteModel(result.content))
+    assert found.faults() == ["logits: other integers in its kernel or bias"]
+
+
+@pytest.mark.slow
+def test_the_file_of_a_layer_with_weights_alone_among_others():
+    model = quantize_aware(small_cnn(), {"block2_conv": "int8_weights"})
+    model(X, training=True)
+    result = ko.export.to_tflite(model, quantize="int8", verify=X)
+    assert (result.operations.kernels, result.operations.faults()) == (4, [])
 
 
 def test_ranges_of_8_and_16_bits_have_no_file():

@@ -21,7 +21,7 @@ from kerasopt.export._metadata_plan import (
     pixel_range,
     plan_metadata,
 )
-from kerasopt.export._operations import compare_operations
+from kerasopt.export._operations import compare_kernels, compare_operations
 from kerasopt.export._probabilities import ends_in_probabilities, with_probabilities
 from kerasopt.export._representative import representative_samples
 from kerasopt.export._verify import (
@@ -105,8 +105,9 @@ def to_tflite(
     With `verify`, a quantization-aware model and its int8 file are also compared operation by
     operation on the first input (see `compare_operations`): at most 2 steps, and at least 90 % of
     the values of each operation the same integer; kernels and biases the same integers; no float
-    tensor outside of the float islands. The first 16 inputs also run with XNNPACK and without, on
-    one thread and on all, and must agree as much.
+    tensor outside of the float islands. Of an int16x8 file, which has ranges of its own, the
+    kernels are compared. The first 16 inputs also run with XNNPACK and without, on one thread and
+    on all, and must agree as much.
 
     Returns:
         An `ExportResult`.
@@ -227,6 +228,8 @@ def _verified(
     operations = None
     if wish.aware and wish.quantize == "int8":
         operations = compare_operations(model, lite, [observed.first], samples=1)
+    elif wish.aware and wish.quantize == "int16x8":
+        operations = compare_kernels(model, lite)
     runs = every_setting(shown, lite.content, observed.first)
     return dataclasses.replace(result, operations=operations, runs=runs, **vars(compared))
 
