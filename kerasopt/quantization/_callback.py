@@ -226,7 +226,7 @@ class QuantizeAware(TrainingCallback):
 
 
 def _check_takes_training(model: Any) -> None:
-    if "training" not in inspect.signature(model.call).parameters:
+    if "training" not in inspect.signature(type(model).call).parameters:
         raise ValueError(
             "Ranges are learned in training alone, of which Keras tells a model whose `call` takes "
             f"`training`. Received: {model.name!r}, a {type(model).__name__} without it. "
