@@ -9,7 +9,9 @@ ROOM_OF = {
     "FakeQuantize": "quantization",
     "Preprocess": "transfer",
     "QuantizedLayer": "quantization",
+    "RenamedLayer": "quantization",
     "Scheme": "quantization",
+    "WithVariables": "quantization",
 }
 
 

@@ -160,8 +160,8 @@ def test_layers_left_out_stay_float():
     model = quantize_aware(small_cnn(), layers="stem|block1")
     assert layer_names(model, QuantizedLayer) == ["stem_conv", "block1_depthwise", "block1_project"]
     assert dict(float_operations(model)) == {
-        "block2_conv": "left out by `layers`",
-        "logits": "left out by `layers`",
+        "block2_conv": "left out by `layers` or `scheme`",
+        "logits": "left out by `layers` or `scheme`",
     }
 
 
@@ -300,6 +300,18 @@ def test_quantized_twice():
     aware = quantize_aware(small_cnn())
     with pytest.raises(ValueError, match="already quantization-aware"):
         quantize_aware(aware)
+    x, y = stripes(8)
+    with pytest.raises(ValueError, match="already quantization-aware"):
+        compiled(aware).fit(x, y, verbose=0, callbacks=[QuantizeAware()])
+
+
+@pytest.mark.filterwarnings("ignore:Layer InputLayer does not have a `quantize` method")
+@pytest.mark.parametrize("mode", ["int8", "float8"])
+def test_quantized_by_keras(mode):
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4, name="dense")])
+    model.quantize(mode)
+    with pytest.raises(ValueError, match=rf"Keras quantized the layer 'dense' \(to '{mode}'\)"):
+        quantize_aware(model)
 
 
 def test_range_without_data():

@@ -45,6 +45,11 @@ def test_logs_the_gap_of_every_second_epoch(capsys):
     assert "QuantizationGap: file and Keras agree on 100.0%" in capsys.readouterr().out
     # The last one is that of the finished model, by the room that makes files.
     last = gap.results[-1]
+    watched = [name for name in last.ranges if name.endswith("_range")]
+    assert watched == ["image_range", "conv_range", "pool_range", "logits_range"]
+    assert gap.results[0].ranges != last.ranges
+    for name in watched:
+        assert last.ranges[name] == quantize.quantized_model.get_layer(name).range_value()
     made = ko.export.to_tflite(quantize.quantized_model, quantize="int8", verify=(X, Y))
     assert last.agreement == made.agreement == 1.0
     assert (last.accuracy, last.keras_accuracy) == (made.accuracy, made.keras_accuracy)
@@ -107,6 +112,37 @@ def test_training_is_the_same_with_and_without():
         fit(model, QuantizeAware(start=0.5), *more, epochs=2)
     for mine, theirs in zip(one.get_weights(), other.get_weights(), strict=True):
         np.testing.assert_array_equal(mine, theirs)
+
+
+def two_inputs():
+    left, right = keras.Input((4,), name="left"), keras.Input((3,), name="right")
+    x = keras.layers.Concatenate()([keras.layers.Dense(3, name="dense")(left), right])
+    return compiled(keras.Model([left, right], keras.layers.Dense(2, name="logits")(x)))
+
+
+PAIR = {"left": np.eye(8, 4, dtype="float32"), "right": np.eye(8, 3, dtype="float32")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("callbacks", [[], [QuantizeAware()]])
+def test_a_model_of_two_inputs(callbacks):
+    gap, y = QuantizationGap((PAIR, np.arange(8) % 2)), np.arange(8) % 2
+    two_inputs().fit(PAIR, y, verbose=0, callbacks=[*callbacks, gap])
+    (found,) = gap.results
+    assert (found.agreement, found.trained) == (1.0, bool(callbacks))
+    assert {"left_range", "right_range"} <= set(found.ranges)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (PAIR["left"], r"a dict of \['left', 'right'\] as inputs.*Received: an array"),
+        ({"left": PAIR["left"]}, r"Received: a dict of \['left'\]"),
+    ],
+)
+def test_data_that_are_not_for_the_inputs(data, message):
+    with pytest.raises(ValueError, match=message):
+        two_inputs().fit(PAIR, np.zeros(8), verbose=0, callbacks=[QuantizationGap(data)])
 
 
 def test_data_are_read_before_training():

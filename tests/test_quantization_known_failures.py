@@ -191,3 +191,25 @@ print(len(model.layers))"""
     done = run_alone(script)
     assert done.stdout.strip() == str(len(aware.layers)), done.stderr
     assert len(aware.layers) > 1000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scale", [lambda: keras.layers.Rescaling(1 / 255.0), lambda: _divided])
+def test_inputs_of_integers(scale):
+    """Pixels as uint8: the first operation is float and named, what is behind it int8."""
+    keras.utils.set_random_seed(0)
+    pixels = keras.Input((8, 8, 3), dtype="uint8", name="pixels")
+    model = keras.Model(pixels, keras.layers.Conv2D(4, 3, name="conv")(scale()(pixels)))
+    aware = ko.quantization.quantize_aware(model)
+    x = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3)).astype("uint8")
+    aware(x, training=True)
+    ((_, reason),) = ko.quantization.float_operations(aware)
+    assert reason == "reads a tensor of integers"
+    file = ko.export.to_tflite(aware, quantize="int8")
+    assert file.input_dtype == "uint8"
+    report = ko.export.compare_operations(aware, file.content, x, samples=8)
+    assert (report.faults(), report.kernels) == ([], 1)
+
+
+def _divided(x):
+    return x / 255.0

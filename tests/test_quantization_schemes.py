@@ -8,6 +8,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 import kerasopt as ko
+from kerasopt.export._operations import compare_kernels
 from kerasopt.quantization import (
     FakeQuantize,
     QuantizeAware,
@@ -19,6 +20,7 @@ from kerasopt.quantization import (
     resolve_scheme,
     scheme_of,
 )
+from kerasopt.quantization._kernels import kernels_of
 from tests.models import compiled, small_cnn, stripes
 
 X, Y = stripes(32)
@@ -72,7 +74,7 @@ def test_paths_of_nested_models():
     found = names({"^small_cnn/block1_project$": None}, model)
     assert found["small_cnn/block1_project"] is None
     aware = quantize_aware(model, {"^small_cnn/block1_project$": None})
-    assert ("block1_project", "left out by `layers`") in float_operations(aware)
+    assert ("block1_project", "left out by `layers` or `scheme`") in float_operations(aware)
     kernels = [la.name for la in aware.layers if isinstance(la, QuantizedLayer)]
     assert kernels == [name for name in KERNELS if name != "block1_project"]
 
@@ -174,13 +176,74 @@ def test_int8_weights_become_a_dynamic_file():
     np.testing.assert_array_equal(found, levels.transpose(3, 0, 1, 2))
 
 
+def every_kernel():
+    """Layers whose weights are several kernels, a table, or inside of another layer."""
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    tokens = keras.Input((8,), dtype="int32", name="tokens")
+    x = layers.Embedding(100, 64, name="table")(tokens)
+    x = layers.TimeDistributed(layers.Dense(64), name="steps")(x)
+    x = x + layers.MultiHeadAttention(2, 16, dropout=0.1, name="attention")(
+        x, x, use_causal_mask=True
+    )
+    x = layers.SeparableConv1D(32, 3, name="separable_1d")(x)
+    x = layers.Reshape((6, 8, 4))(x)
+    x = layers.SeparableConv2D(64, 5, depth_multiplier=12, name="separable_2d")(x)
+    x = layers.Conv3D(2, (1, 1, 4), name="volume")(layers.Reshape((2, 4, 64, 1))(x))
+    return keras.Model(tokens, layers.Dense(3, name="scores")(layers.Flatten()(x)))
+
+
+def test_int8_weights_leave_no_weights_out_silently(tmp_path):
+    names = ("table", "steps", "attention", "separable_1d", "separable_2d", "scores")
+    aware = quantize_aware(every_kernel(), "int8_weights")
+    assert dict(float_operations(aware)) == {
+        **dict.fromkeys(names, "int8 weights, float activations"),
+        "volume": "float weights: not a kernel that is rounded by itself",
+    }
+    tokens = np.random.default_rng(0).integers(0, 100, (4, 8))
+    aware.save(tmp_path / "aware.keras")
+    loaded = keras.models.load_model(tmp_path / "aware.keras")
+    np.testing.assert_array_equal(
+        loaded.predict(tokens, verbose=0), aware.predict(tokens, verbose=0)
+    )
+
+
+def test_attention_alone_has_weights_to_round():
+    inputs = keras.Input((4, 8))
+    model = keras.Model(inputs, keras.layers.MultiHeadAttention(2, 4)(inputs, inputs))
+    assert is_quantization_aware(quantize_aware(model, "int8_weights"))
+
+
+@pytest.mark.slow
+def test_the_dynamic_file_has_the_levels_of_every_kernel():
+    aware = compiled(quantize_aware(every_kernel(), "int8_weights"))
+    tokens = np.random.default_rng(0).integers(0, 100, (16, 8))
+    aware.fit(tokens, Y[:16] % 3, verbose=0)
+    content = ko.export.to_tflite(aware, quantize="dynamic", verify=tokens).content
+    interpreter = Interpreter(model_content=content)
+    interpreter.allocate_tensors()
+    stored = [
+        np.sort(interpreter.get_tensor(t["index"]), axis=None)
+        for t in interpreter.get_tensor_details()
+        if t["dtype"] == np.int8
+    ]
+    wrapped = [la.layer for la in aware.layers if isinstance(la, QuantizedLayer)]
+    kernels = [pair for layer in wrapped for pair in kernels_of(layer)]
+    large = [(k.numpy(), axes) for k, axes in kernels if np.prod(k.shape) >= 1024]
+    assert len(large) == 10
+    for kernel, axes in large:
+        levels = np.round(kernel / np.abs(kernel).max(axis=axes, keepdims=True) * 127)
+        expected = np.sort(levels.astype("int8"), axis=None)
+        assert any(np.array_equal(expected, found) for found in stored)
+
+
 @pytest.mark.slow
 def test_int16x8_becomes_a_file_by_calibration():
     model = compiled(quantize_aware(small_cnn(), "int16x8"))
     model.fit(X, Y, batch_size=8, epochs=2, verbose=0)
     result = ko.export.to_tflite(model, quantize="int16x8", representative_data=X, verify=(X, Y))
     assert result.agreement == 1.0
-    assert result.operations is None
+    assert (result.operations.kernels, result.operations.faults()) == (5, [])
     assert result.max_error < 1e-3 * np.ptp(model.predict(X, verbose=0))
     assert result.operators[0] == "QUANTIZE"
     from_float = ko.export.to_tflite(
@@ -191,6 +254,18 @@ def test_int16x8_becomes_a_file_by_calibration():
         ko.export.to_tflite(model, quantize="int16x8")
     with pytest.raises(ValueError, match="scheme 'int16x8' becomes one kind of file"):
         ko.export.to_tflite(model, quantize="int8")
+    kernel = model.get_layer("logits").layer.kernel
+    kernel.assign(-kernel)
+    found = compare_kernels(model, ko.export.TFLiteModel(result.content))
+    assert found.faults() == ["logits: other integers in its kernel or bias"]
+
+
+@pytest.mark.slow
+def test_the_file_of_a_layer_with_weights_alone_among_others():
+    model = quantize_aware(small_cnn(), {"block2_conv": "int8_weights"})
+    model(X, training=True)
+    result = ko.export.to_tflite(model, quantize="int8", verify=X)
+    assert (result.operations.kernels, result.operations.faults()) == (4, [])
 
 
 def test_ranges_of_8_and_16_bits_have_no_file():

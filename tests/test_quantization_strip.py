@@ -113,3 +113,59 @@ def test_ranges_survive_a_file(tmp_path):
 def test_strip_of_a_float_model():
     with pytest.raises(ValueError, match=r"A quantization-aware model is needed. Received: 'small"):
         strip(small_cnn())
+
+
+def siblings(nested):
+    """Layers of the same shape beside each other, which only their names tell apart."""
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((4,), name="input")
+
+    def branch(name):
+        layers = [keras.layers.Dense(3, name=f"{name}_{part}") for part in ("one", "two")]
+        if nested:
+            return keras.Sequential([keras.Input((4,)), *layers], name=name)
+        return lambda x: layers[1](layers[0](x))
+
+    right, left = branch("right"), branch("left")
+    x = keras.layers.Subtract(name="difference")([left(inputs), right(inputs)])
+    x = keras.layers.BatchNormalization(name="norm")(x)
+    return keras.Model(inputs, keras.layers.Dense(2, "tanh", name="fc")(x))
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("way", ["made", "reloaded"])
+@pytest.mark.parametrize("form", ["model", "path"])
+def test_float_weights_go_into_a_quantization_aware_model(nested, way, form, tmp_path):
+    model, other = siblings(nested), siblings(nested)
+    rng = np.random.default_rng(0)
+    other.set_weights([rng.uniform(0.1, 1, w.shape) for w in other.get_weights()])
+    other.save_weights(tmp_path / "float.weights.h5")
+    aware = quantize_aware(model)
+    if way == "reloaded":
+        aware.save(tmp_path / "aware.keras")
+        aware = keras.models.load_model(tmp_path / "aware.keras")
+    source = other if form == "model" else tmp_path / "float.weights.h5"
+    x = rng.normal(size=(4, 4)).astype("float32")
+    before = aware.predict(x, verbose=0)
+    if nested and form == "path":
+        message = r"without nested models\. Received: .*Load them into the float model"
+        with pytest.raises(ValueError, match=message):
+            ko.quantization.load_float_weights(aware, source)
+        np.testing.assert_array_equal(aware.predict(x, verbose=0), before)
+        return
+    ko.quantization.load_float_weights(aware, source)
+    np.testing.assert_allclose(strip(aware)(x), other(x), atol=1e-6)
+    np.testing.assert_array_equal(aware(x), quantize_aware(other)(x))
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (lambda: quantize_aware(siblings(False)), "`source` must be a float model"),
+        (lambda: siblings(True).get_layer("left"), "the layer 'fc', which is missing in `source`"),
+        (lambda: small_cnn(), "the layer 'block1_bn', which is unknown to"),
+    ],
+)
+def test_weights_of_another_model(source, message):
+    with pytest.raises(ValueError, match=message):
+        ko.quantization.load_float_weights(quantize_aware(siblings(False)), source())

@@ -41,6 +41,31 @@ class Words(keras.Model):
         return self.scores(keras.ops.mean(self.table(tokens), axis=1))
 
 
+class Scaled(keras.Model):
+    """Weights that are no layer's."""
+
+    def __init__(self):
+        super().__init__(name="scaled")
+        self.dense = layers.Dense(6, name="dense")
+        self.scores = layers.Dense(4, name="scores")
+        self.gamma = self.add_weight(shape=(6,), initializer="ones", name="gamma")
+        self.offset = self.add_weight(shape=(6,), initializer="zeros", name="offset")
+
+    def call(self, x, training=None):
+        x = self.dense(layers.Flatten()(x)) * self.gamma
+        return self.scores(keras.ops.subtract(self.offset, x))
+
+
+class Divided(Scaled):
+    def call(self, x):
+        return self.scores(self.dense(layers.Flatten()(x)) / self.gamma)
+
+
+class Exponential(Scaled):
+    def call(self, x):
+        return self.scores(self.dense(layers.Flatten()(x)) * keras.ops.exp(self.gamma))
+
+
 class Raw(keras.Model):
     """Calls TensorFlow, which takes no symbolic tensors of Keras."""
 
@@ -119,3 +144,47 @@ def test_a_model_that_was_never_called():
     model.built = True
     with pytest.raises(ValueError, match=r"not what it takes either\. Call it on one array"):
         quantize_aware(model)
+
+
+@pytest.mark.slow
+def test_weights_of_the_model_itself_train_in_place(tmp_path):
+    model = compiled(built(Scaled(), X[:1]), optimizer=keras.optimizers.Adam(0.01))
+    quantize = QuantizeAware()
+    model.fit(X, Y, batch_size=16, epochs=8, verbose=0, callbacks=[quantize])
+    assert np.all(model.gamma.numpy() != 1)
+    assert np.all(model.offset.numpy() != 0)
+    quantize.quantized_model.save(tmp_path / "aware.keras")
+    aware = keras.models.load_model(tmp_path / "aware.keras")
+    assert float_operations(aware) == ()
+    np.testing.assert_allclose(ko.quantization.strip(aware)(X), model(X), rtol=1e-5, atol=1e-4)
+    file = ko.export.to_tflite(aware, quantize="int8")
+    assert ko.export.compare_operations(aware, file.content, X, samples=8).faults() == []
+
+
+def test_a_copy_has_weights_of_the_model_of_its_own():
+    model = built(Scaled(), X[:1])
+    aware = compiled(quantize_aware(model))
+    aware.fit(X, Y, verbose=0)
+    np.testing.assert_array_equal(model.gamma.numpy(), np.ones(6))
+    (gamma,) = (v for v in aware.trainable_variables if v.name == "gamma")
+    assert np.all(gamma.numpy() != 1)
+
+
+def test_an_operation_with_a_weight_that_int8_has_not_is_named():
+    aware = quantize_aware(built(Divided(), X[:1]))
+    ((name, reason),) = float_operations(aware)
+    assert name.startswith("true_divide")
+    assert reason == "computes with a weight of the model itself"
+    aware(X, training=True)
+    np.testing.assert_allclose(ko.quantization.export_twin(aware)(X[:1]), aware(X[:1]), atol=1e-3)
+
+
+def test_a_weight_that_would_be_a_constant():
+    with pytest.raises(ValueError, match=r"computes with its weight 'gamma' alone first"):
+        quantize_aware(built(Exponential(), X[:1]))
+
+
+def test_ranges_that_could_not_learn():
+    model = compiled(built(Words(), np.zeros((1, 6))))
+    with pytest.raises(ValueError, match=r"'words', a Words without it\. Write `def call"):
+        model.fit(np.zeros((8, 6)), Y[:8], verbose=0, callbacks=[QuantizeAware()])

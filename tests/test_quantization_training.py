@@ -290,9 +290,53 @@ def test_ranges_frozen_before_they_learn():
         fit(tiny(), QuantizeAware(start=0.5, freeze_ranges=0.5))
 
 
-def test_calibration_data_that_do_not_fit():
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (X[:, :6], "`calibration` must have the shape"),
+        (np.full_like(X, np.nan), "`calibration` must be finite"),
+        (iter(()), "`calibration` must hold at least one example"),
+    ],
+)
+def test_calibration_data_that_do_not_fit_are_told_before_the_first_batch(data, message):
     model = tiny()
-    with pytest.raises(ValueError, match="`data` must have the shape"):
-        fit(model, QuantizeAware(start=0.25, calibration=X[:, :6]))
-    fit(model, epochs=1)
-    assert not {"call", "save_weights", "load_weights", "make_train_function"} & set(vars(model))
+    before = model.get_weights()
+    with pytest.raises(ValueError, match=message):
+        fit(model, QuantizeAware(start=0.75, calibration=data))
+    for mine, theirs in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_data_that_can_be_read_once_are_there_at_the_start():
+    quantize = QuantizeAware(start=0.5, freeze_ranges=0.5, calibration=iter([X[:8], X[8:]]))
+    fit(tiny(), quantize, epochs=2)
+    assert quantize.quantized_model.get_layer("image_range").range_value() == (0.0, 255.0)
+
+
+REGULARIZED = {
+    "dense": lambda: keras.layers.Dense(
+        4, kernel_regularizer="l2", activity_regularizer=keras.regularizers.L2(0.1)
+    ),
+    "split": lambda: keras.layers.Dense(4, "gelu", activity_regularizer="l2"),
+    "decomposed": lambda: keras.layers.Activation("silu", activity_regularizer="l2"),
+}
+
+
+@pytest.mark.parametrize("kind", REGULARIZED)
+@pytest.mark.parametrize("way", ["transform", "callback"])
+def test_regularizers_count_as_in_the_float_model(kind, way):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((6,)), REGULARIZED[kind](), keras.layers.Dense(2)])
+    x = np.random.default_rng(0).normal(size=(8, 6)).astype("float32")
+    model(x)
+    expected = [float(loss) for loss in model.losses]
+    assert expected
+    if way == "transform":
+        trained = quantize_aware(model)
+        trained(x, training=True)
+        found = [float(loss) for loss in trained.losses]
+        np.testing.assert_allclose(found, expected, rtol=0.05)
+        return
+    model.compile(keras.optimizers.SGD(0.0), lambda _, y: 0.0 * y[:, 0])
+    history = model.fit(x, x, batch_size=8, verbose=0, callbacks=[QuantizeAware()]).history
+    assert history["loss"][0] == pytest.approx(sum(expected), rel=0.05)

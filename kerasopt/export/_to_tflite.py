@@ -25,7 +25,7 @@ from kerasopt.export._metadata_plan import (
     plan_metadata,
     warn_of_other_range,
 )
-from kerasopt.export._operations import compare_operations
+from kerasopt.export._operations import compare_kernels, compare_operations
 from kerasopt.export._precision import in_float32, precision_of
 from kerasopt.export._probabilities import ends_in_probabilities, with_probabilities
 from kerasopt.export._representative import as_data, generator_of, representative_samples
@@ -125,10 +125,11 @@ def to_tflite(
     A quantization-aware model and its int8 file are also compared operation by operation on the
     first input of `verify` (see `compare_operations`): at most `max_steps`, and at least
     `min_equal` of the values of each operation the same integer; kernels and biases the same
-    integers; no float tensor outside of the float islands. The first 16 inputs also run with
-    XNNPACK and without, on one thread and on all, and must agree as much. When a file of one output
-    fails, the error names the first layer where the two part, each running on from its own values
-    (see `kerasopt.profiling.diff`).
+    integers; no float tensor outside of the float islands. Of an int16x8 file, which has ranges of
+    its own, the kernels are compared. The first 16 inputs also run with XNNPACK and without, on one
+    thread and on all, and must agree as much. When a file of one output fails, the error names the
+    first layer where the two part, each running on from its own values (see
+    `kerasopt.profiling.diff`).
 
     A model that computes in float16, bfloat16 or float64 is converted as its float32 twin, which
     has the same weights, and compared as it is: with the defaults of float16 files where it
@@ -295,6 +296,8 @@ def _verified(
     operations = None
     if wish.aware and wish.quantize == "int8":
         operations = compare_operations(model, lite, [observed.first], samples=1)
+    elif wish.aware and wish.quantize == "int16x8":
+        operations = compare_kernels(model, lite)
     runs = every_setting(shown, lite.content, observed.first, max_relative_error=error)
     found = dataclasses.replace(result, operations=operations, runs=runs, **vars(compared))
     return found, lambda: find_parting(shown, lite, observed.first, error)

@@ -11,7 +11,7 @@ from kerasopt._validation import check_int, check_number
 from kerasopt.quantization import _observers as observers
 from kerasopt.quantization._checks import check_finite_weights
 from kerasopt.quantization._probe import Batch, Place, Probe
-from kerasopt.quantization._samples import collect
+from kerasopt.quantization._samples import BATCH_SIZE, NUM_SAMPLES, collect
 from kerasopt.quantization._twin import check_quantization_aware
 from kerasopt.training import settle
 
@@ -43,8 +43,8 @@ def calibrate(
     observer: str = "moving_average",
     *,
     validation: Any = None,
-    num_samples: int = 256,
-    batch_size: int = 32,
+    num_samples: int = NUM_SAMPLES,
+    batch_size: int = BATCH_SIZE,
     percentile: float = 0.9999,
 ) -> Calibration:
     """Sets the ranges of a quantization-aware model from data.

@@ -1,5 +1,6 @@
 """`QuantizeAware`: quantization-aware training of an unmodified model inside `fit`."""
 
+import inspect
 from functools import partial
 from typing import Any
 
@@ -9,6 +10,7 @@ from kerasopt.quantization._calibrate import calibrate
 from kerasopt.quantization._checks import check_finite_weights
 from kerasopt.quantization._observers import check_observer
 from kerasopt.quantization._ranges import RangeState
+from kerasopt.quantization._samples import Batch, collect
 from kerasopt.quantization._schemes import LayerSchemes, SchemeLike, check_scheme
 from kerasopt.quantization._twin import build_twin, float_operations
 from kerasopt.training import Moment, TrainingCallback, check_moment, ride_in_checkpoints
@@ -42,7 +44,8 @@ class QuantizeAware(TrainingCallback):
             train on.
         freeze_ranges: moment from which ranges stay as they are, or `None` (default) for the last
             quarter between `start` and the end. 1.0 is never.
-        calibration: data to start the ranges from, in the forms that `calibrate` takes.
+        calibration: data to start the ranges from, in the forms that `calibrate` takes. The
+            samples are read before the first batch and kept until `start`.
         observer: how `calibration` is looked at, as in `calibrate`. Default `"moving_average"`.
         layers: which layers to quantize, as in `quantize_aware`.
         verbose: 1 prints a line when it begins and when something freezes.
@@ -54,9 +57,9 @@ class QuantizeAware(TrainingCallback):
     Raises:
         TypeError: a moment is not a number, or the scheme none of these.
         ValueError: at construction for a moment that is none, or an unknown scheme or observer;
-            before the first batch when the model is not built, has no graph, has weights that
-            are not finite, is quantized already, a regex finds no layer, or `start` lies outside
-            training; at `start` for calibration data that do not fit.
+            before the first batch when the model is not built, has no graph, has a `call` without
+            `training`, has weights that are not finite, is quantized already, a regex finds no
+            layer, `start` lies outside training, or calibration data do not fit.
 
     Example:
         >>> QuantizeAware(start=0.7).start
@@ -99,6 +102,7 @@ class QuantizeAware(TrainingCallback):
         self._ranges = RangeState()
         self._phases: list[tuple[float, str]] = []
         self._remove: Any = None
+        self._samples: list[Batch] | None = None
         self._begun = False
 
     def prepare(self) -> None:
@@ -129,8 +133,12 @@ class QuantizeAware(TrainingCallback):
             )
         self._begun = False
         check_finite_weights(self.model)
+        _check_takes_training(self.model)
         schemes = LayerSchemes(self.model, self.scheme, self.layers)
         self.quantized_model = build_twin(self.model, schemes)
+        self._samples = None
+        if self.calibration is not None:  # read now, so that data that do not fit are told now
+            self._samples = collect(self.calibration, self.quantized_model, name="calibration")
         self._ranges.attach(self.quantized_model)
         if self._remove is not None:
             self.session.on_release(self, self._remove)
@@ -178,8 +186,9 @@ class QuantizeAware(TrainingCallback):
     def _on_start(self) -> bool:
         self._begun = True
         twin = self.quantized_model
-        if not self._ranges.restore() and self.calibration is not None:
-            calibrate(twin, self.calibration, self.observer)
+        if not self._ranges.restore() and self._samples is not None:
+            calibrate(twin, self._samples, self.observer)
+        self._samples = None
         self.session.hook(self, "call", lambda _: twin.call, order=_ORDER)
         self._say("quantization-aware training begins")
         return True
@@ -214,6 +223,15 @@ class QuantizeAware(TrainingCallback):
         self.mark("quantize", text)
         if self.verbose:
             print(f"\nQuantizeAware: {text}")  # noqa: T201
+
+
+def _check_takes_training(model: Any) -> None:
+    if "training" not in inspect.signature(type(model).call).parameters:
+        raise ValueError(
+            "Ranges are learned in training alone, of which Keras tells a model whose `call` takes "
+            f"`training`. Received: {model.name!r}, a {type(model).__name__} without it. "
+            "Write `def call(self, inputs, training=None)`."
+        )
 
 
 def _in_inference_mode(layer: Any) -> Any:

@@ -9,6 +9,7 @@ from kerasopt._backend import keras, tf
 from kerasopt._serialization import serializable
 from kerasopt._validation import check_choice, check_int
 from kerasopt.quantization._fake_quant import fake_quantize_kernel
+from kerasopt.quantization._kernels import regularize_activity
 from kerasopt.quantization._layers import FIXED_INT16, FakeQuantize
 from kerasopt.quantization._rules import STEPS, activation_rule
 from kerasopt.quantization._steps import Fixed, Steps, constant_levels
@@ -115,7 +116,9 @@ class DecomposedLayer(keras.layers.Layer):
             inverse_root=inverse_root,
             activation_steps=activation_steps,
         )
-        return STEPS[self.steps](steps, self.layer, inputs, *args, **kwargs)
+        outputs = STEPS[self.steps](steps, self.layer, inputs, *args, **kwargs)
+        regularize_activity(self.layer, outputs)
+        return outputs
 
     def probe(
         self, note: Callable[[FakeQuantize, int, Any], None], *args: Any, **kwargs: Any
@@ -152,16 +155,12 @@ class DecomposedLayer(keras.layers.Layer):
 
     def compute_output_spec(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Returns the layer's own specification, in float32."""
-        args, kwargs = self._as_called((inputs, *args), kwargs)
+        args, kwargs = self.as_called((inputs, *args), kwargs)
         spec = self.layer.compute_output_spec(*args, **kwargs)
         return keras.KerasTensor(spec.shape, dtype="float32")
 
-    def call_inside(self, *args: Any, **kwargs: Any) -> Any:
-        """Calls the layer inside as the user did."""
-        args, kwargs = self._as_called(args, kwargs)
-        return self.layer(*args, **kwargs)
-
-    def _as_called(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def as_called(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Returns the arguments with which the user called the layer inside."""
         kwargs = {name: value for name, value in kwargs.items() if name not in CALL_ONLY}
         if "place" not in kwargs:
             return args, kwargs

@@ -97,6 +97,11 @@ def with_constant(steps: Steps, op: Any, x: Any, *, constant: Any, place: int) -
     return op(levels, x) if place == 0 else op(x, levels)
 
 
+def with_variable(steps: Steps, layer: Any, inputs: Any) -> Any:
+    """The same with a weight of the model itself, which trains on."""
+    return layer.compute(inputs, [steps.constant(steps.variable(layer.own[0]))])
+
+
 def clip(_steps: Steps, _op: Any, x: Any, **_: Any) -> Any:
     """Nothing: the range behind it clips."""
     return x

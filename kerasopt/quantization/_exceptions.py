@@ -8,6 +8,7 @@ import numpy as np
 from kerasopt._backend import keras
 from kerasopt.quantization import _decompositions as parts
 
+INTEGERS = "reads a tensor of integers"
 _CHANNELS_FIRST = "channels-first layout"
 
 
@@ -42,7 +43,9 @@ def norm(op: Any, node: Any) -> Any:
 
 
 def affine(op: Any, node: Any) -> Any:
-    """Normalization over other axes than the last."""
+    """Normalization over other axes than the last, and of integers."""
+    if node is not None and "int" in str(node.inputs[0].dtype):
+        return INTEGERS
     axis = getattr(op, "axis", None)
     if axis is None or node is None:
         return None
@@ -79,6 +82,14 @@ def merge(op: Any, node: Any) -> Any:  # noqa: ARG001
         return {"steps": parts.chain}
     if any(np.size(c) > 1 for c in constants(node)):
         return {"steps": parts.with_constant}
+    return None
+
+
+def variables(op: Any, node: Any) -> Any:  # noqa: ARG001
+    """Anything but a sum, difference or product with one weight."""
+    is_layer = isinstance(op.op, keras.Layer)
+    if is_layer or type(op.op).__name__ not in ("Add", "Subtract", "Multiply") or len(op.own) > 1:
+        return "computes with a weight of the model itself"
     return None
 
 

@@ -1,17 +1,20 @@
 """The graph that is handed to the TFLite converter."""
 
 import itertools
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from kerasopt._backend import keras
 from kerasopt.quantization._decomposed import DecomposedLayer, activation_steps
+from kerasopt.quantization._exceptions import INTEGERS
 from kerasopt.quantization._fake_quant import fake_quantize, fake_quantize_kernel
 from kerasopt.quantization._graph import Graph, Node, flat_functional
 from kerasopt.quantization._kernels import CARRYING, RECURRENT, QuantizedLayer, kernels_of
 from kerasopt.quantization._layers import FakeQuantize
+from kerasopt.quantization._renamed import without_renamed
 from kerasopt.quantization._rules import STEPS, rule_for
 from kerasopt.quantization._steps import Fixed, Steps, constant_levels
 from kerasopt.quantization._twin import scheme_of
@@ -55,7 +58,7 @@ def export_twin(model: Any, *, batch_size: int | None = 1) -> Any:
             8-bit and 16-bit ranges are mixed, for which TFLite has no file.
     """
     has_ranges = scheme_of(model).activation_num_bits == 8
-    flat = flat_functional(model)
+    flat = without_renamed(flat_functional(model))
     graph = Graph(flat)
     builder = _Builder(graph, has_ranges=has_ranges)
     inputs = keras.tree.map_structure(
@@ -82,6 +85,7 @@ class _Builder:
         self._affine: set[int] = set()
         self._constant: set[int] = set()  # ids of the layers with constant kernels
         self._count = itertools.count()
+        self._calls: dict[str, Iterator[int]] = defaultdict(itertools.count)
 
     def wrap(self, op: Any) -> Any:
         """Returns what stands for an operation in the exported graph."""
@@ -112,7 +116,9 @@ class _Builder:
         if isinstance(op, DecomposedLayer):
             return self._steps(op, *args, **kwargs)
         if id(op) in self._affine:
-            return _map_channels(args[0], *_read_affine(op, args[0].shape), op.name)
+            number = next(self._calls[op.name])  # a shared layer is called more than once
+            name = f"{op.name}_call_{number}" if number else op.name
+            return _map_channels(args[0], *_read_affine(op, args[0].shape), name)
         if _only_for_training(op) or isinstance(op, FakeQuantize):
             return args[0]
         if self._has_ranges and self._is_walled(op):
@@ -123,10 +129,16 @@ class _Builder:
         return op(*args, **kwargs)
 
     def _walled(self, op: Any, structure: Any) -> Any:
+        takes_integers = rule_for(op, self._nodes.get(id(op))).reason == INTEGERS
+
         def wall(value: Any) -> Any:
-            if not keras.backend.is_keras_tensor(value) or "float" not in str(value.dtype):
+            if not keras.backend.is_keras_tensor(value):
                 return value
-            return _Wall(name=f"{op.name}_wall_{next(self._count)}")(value)
+            is_float = "float" in str(value.dtype)
+            if not is_float and not takes_integers:
+                return value
+            name = f"{op.name}_wall_{next(self._count)}"
+            return (_Wall if is_float else _ToFloat)(name=name)(value)
 
         return keras.tree.map_structure(wall, structure)
 
@@ -228,6 +240,19 @@ class _Wall(keras.layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         return -inputs * -1.0
+
+    def compute_output_spec(self, inputs: Any) -> Any:
+        return keras.KerasTensor(inputs.shape, dtype="float32")
+
+
+class _ToFloat(keras.layers.Layer):
+    """Makes integers floats under a name that says for which operation."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name=name, dtype="float32", autocast=False)
+
+    def call(self, inputs: Any) -> Any:
+        return ops.cast(inputs, "float32")
 
     def compute_output_spec(self, inputs: Any) -> Any:
         return keras.KerasTensor(inputs.shape, dtype="float32")

@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from kerasopt._backend import tf
-from kerasopt._data import batches, class_indices, top_class
+from kerasopt._backend import keras, tf
+from kerasopt._data import batches, class_indices, count_of, top_class
 from kerasopt._validation import check_int
 from kerasopt.quantization._calibrate import calibrate
 from kerasopt.quantization._callback import QuantizeAware
-from kerasopt.quantization._probe import Probe
+from kerasopt.quantization._graph import is_graph
+from kerasopt.quantization._probe import Batch, Probe
 from kerasopt.quantization._twin import is_quantization_aware, quantize_aware, scheme_of
 from kerasopt.training import TrainingCallback
 
@@ -27,6 +28,7 @@ class Gap:
         widest: name of the range that is widest for what it holds; `None` without ranges.
         noise: there, the root mean square of what rounding and clipping change, divided by that
             of the values; 0.01 is 40 dB.
+        ranges: name of each range that is learned -> `(low, high)`, in the order of the model.
         trained: whether quantization-aware training had begun; before, a copy was calibrated.
     """
 
@@ -36,6 +38,7 @@ class Gap:
     keras_accuracy: float | None
     widest: str | None
     noise: float
+    ranges: dict[str, tuple[float, float]]
     trained: bool
 
 
@@ -51,15 +54,16 @@ class QuantizationGap(TrainingCallback):
         gap_keras_accuracy  of the quantization-aware model on the same data
         gap_noise           of the widest range: rounding error by values, root mean square
 
-    Which range is the widest stands in `results`; one that is wide for what it holds is where
-    outliers or a bad start cost most levels.
+    Which range is the widest stands in `results`, beside the ends of all of them; one that is wide
+    for what it holds is where outliers or a bad start cost most levels.
 
     Making the file takes seconds to a minute, running it about a second for 100 images of
     224 x 224 pixels; a few hundred inputs are enough. Needs `ko.export`.
 
     Args:
         data: inputs, best `(x, y)` with labels: arrays, a `tf.data.Dataset` or an iterable of
-            batches. They are read once and kept.
+            batches; for a model of several inputs `x` is a dict by name. They are read once and
+            kept.
         every: epochs from one measurement to the next, >= 1; the first epoch is measured.
         verbose: 1 prints a line at each measurement.
 
@@ -68,8 +72,9 @@ class QuantizationGap(TrainingCallback):
 
     Raises:
         TypeError: `every` is not an integer.
-        ValueError: it is out of range; before the first batch when `data` are empty; at a
-            measurement when the scheme has no file.
+        ValueError: it is out of range; before the first batch when `data` are empty or not for the
+            inputs of the model, or it has several outputs; at a measurement when the scheme has
+            no file.
 
     Example:
         >>> QuantizationGap((None, None), every=5).every
@@ -82,12 +87,29 @@ class QuantizationGap(TrainingCallback):
         self.every = check_int("every", every, low=1)
         self.verbose = verbose
         self.results: list[Gap] = []
-        self._batches: list[tuple[np.ndarray, np.ndarray | None]] = []
+        self._batches: list[tuple[Any, np.ndarray | None]] = []
 
     def begin(self) -> None:
         """Reads the data."""
         self.results = []
         self._batches = list(batches(self.data, name="data"))
+        if is_graph(self.model) and self.model.built:
+            self._check_fit()
+
+    def _check_fit(self) -> None:
+        if len(self.model.outputs) > 1:
+            raise ValueError(
+                "A model must have one output to have one top class. "
+                f"Received: {self.model.name!r} with {len(self.model.outputs)}."
+            )
+        names = sorted(tensor.name for tensor in self.model.inputs)
+        needed = f"a dict of {names}" if len(names) > 1 else "an array"
+        for x, _ in self._batches:
+            found = f"a dict of {sorted(x)}" if isinstance(x, dict) else "an array"
+            if found != needed:
+                raise ValueError(
+                    f"`data` must have {needed} as inputs, as the model has. Received: {found}."
+                )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Measures, and logs what was found."""
@@ -116,7 +138,7 @@ class QuantizationGap(TrainingCallback):
             return callback.quantized_model, True
         scheme, layers = ("int8", None) if callback is None else (callback.scheme, callback.layers)
         copy = quantize_aware(self.model, scheme, layers=layers)
-        calibrate(copy, (x for x, _ in self._batches))
+        calibrate(copy, (_by_input(copy, x) for x, _ in self._batches))
         return copy, False
 
     def _measure(self, epoch: int, aware: Any, trained: bool) -> Gap:
@@ -132,21 +154,25 @@ class QuantizationGap(TrainingCallback):
             verify=False,
         )
         lite = ko.export.TFLiteModel(result.content)
+
         # Not `predict_on_batch`, which under a strategy answers once for each replica.
-        forward = tf.function(lambda x: aware(x, training=False), reduce_retracing=True)
+        def call(inputs: list[Any]) -> Any:
+            return aware(keras.tree.pack_sequence_as(aware.input, inputs), training=False)
+
+        forward = tf.function(call, reduce_retracing=True)
         same, hits, keras_hits, labelled, total = 0, 0, 0, 0, 0
         for x, y in self._batches:
-            expected = top_class(np.asarray(forward(x), "float32"))
+            expected = top_class(np.asarray(forward(_by_input(aware, x)), "float32"))
             found = top_class(lite.predict(x))
             same += int(np.sum(found == expected))
-            total += len(x)
+            total += count_of(x)
             if y is not None:
                 truth = class_indices(y)
                 hits += int(np.sum(found == truth))
                 keras_hits += int(np.sum(expected == truth))
-                labelled += len(x)
+                labelled += count_of(x)
         probe = Probe(aware)
-        noise = probe.noise([x] for x, _ in self._batches)
+        noise = probe.noise(_by_input(aware, x) for x, _ in self._batches)
         widest = int(np.argmax(noise)) if len(noise) else None
         return Gap(
             epoch=epoch,
@@ -155,5 +181,10 @@ class QuantizationGap(TrainingCallback):
             keras_accuracy=keras_hits / labelled if labelled else None,
             widest=None if widest is None else probe.places[widest].layer.name,
             noise=0.0 if widest is None else float(noise[widest]),
+            ranges={place.layer.name: place.layer.range_value() for place in probe.places},
             trained=trained,
         )
+
+
+def _by_input(model: Any, x: Any) -> Batch:
+    return [x[tensor.name] for tensor in model.inputs] if isinstance(x, dict) else [x]

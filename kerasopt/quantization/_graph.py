@@ -4,7 +4,9 @@ import dataclasses
 from collections import defaultdict
 from typing import Any
 
-from kerasopt._backend import keras
+from kerasopt._backend import keras, tf
+from kerasopt.quantization._renamed import original, under_name, unique_names
+from kerasopt.quantization._variables import variables_in, with_variables
 
 
 @dataclasses.dataclass(eq=False)
@@ -63,7 +65,13 @@ class Graph:
 
 
 def _makes_masks(op: Any) -> bool:
+    op = original(op)
     return isinstance(op, keras.layers.Masking) or bool(getattr(op, "mask_zero", False))
+
+
+def is_table(op: Any) -> bool:
+    """Tells whether an operation takes indices."""
+    return isinstance(original(op), keras.layers.Embedding)
 
 
 def tensors(structure: Any) -> list[Any]:
@@ -74,6 +82,9 @@ def tensors(structure: Any) -> list[Any]:
 def flat_functional(model: Any) -> Any:
     """Returns a functional model on the same layers, with nested models opened, not compiled.
 
+    A layer of a nested model whose name another layer has too is in a `RenamedLayer`, with the
+    names of the models around it before its own.
+
     Raises:
         ValueError: the model is not built, or its graph is not known to Keras.
     """
@@ -83,9 +94,31 @@ def flat_functional(model: Any) -> Any:
             "Give it a keras.Input, or call it on a batch first."
         )
     flat = functional(model) if is_graph(model) else _traced(model)
-    while any(is_graph(op) for op in flat.operations):
-        flat = keras.models.clone_model(flat, clone_function=lambda op: op, call_function=_inline)
-    return flat
+    with unique_names(_leaves(flat)) as names:
+        while any(is_graph(op) for op in flat.operations):
+            flat = keras.models.clone_model(
+                flat, clone_function=lambda op: op, call_function=_inline
+            )
+    if not names:
+        return flat
+    return keras.models.clone_model(
+        flat, clone_function=lambda op: under_name(op, names.get(id(op), op.name))
+    )
+
+
+def _leaves(model: Any) -> list[tuple[tuple[str, ...], Any]]:
+    """Lists the operations of the opened model, once each, with the names of the models around."""
+    found: dict[int, tuple[tuple[str, ...], Any]] = {}
+
+    def visit(graph: Any, parents: tuple[str, ...]) -> None:
+        for op in getattr(graph, "operations", None) or graph.layers:
+            if is_graph(op):
+                visit(op, (*parents, op.name))
+            elif not (parents and isinstance(op, keras.layers.InputLayer)):
+                found.setdefault(id(op), (parents, op))
+
+    visit(model, ())
+    return list(found.values())
 
 
 def _traced(model: Any) -> Any:
@@ -105,21 +138,41 @@ def _traced(model: Any) -> Any:
             "arrays, or build it from keras.Input and layers."
         )
     try:
-        traced = _trace(model, shapes, "float32")
+        traced, read = _trace(model, shapes, "float32")
         graph = Graph(traced)
         readers = [node.op for tensor in graph.inputs for node in graph.consumers[id(tensor)]]
         if any(isinstance(op, keras.layers.Embedding) for op in readers):
-            traced = _trace(model, shapes, "int32")
+            traced, read = _trace(model, shapes, "int32")
+            graph = Graph(traced)
     except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
         reason = str(error).split(". ")[0]
         raise ValueError(
             f"{unknown}, and its `call` does not run on symbolic inputs ({reason}). Write it with "
             "layers and keras.ops, or build the model from keras.Input and layers."
         ) from error
+    if any(variables_in((node.args, node.kwargs)) for node in graph.nodes):
+        traced = keras.models.clone_model(
+            traced, clone_function=lambda op: op, call_function=with_variables
+        )
+    _check_own_weights(model, traced, read)
     return traced
 
 
-def _trace(model: Any, shapes: Any, dtype: str) -> Any:
+def _check_own_weights(model: Any, traced: Any, read: set[int]) -> None:
+    """Raises ValueError if `call` read a weight of the model that is a constant in the graph."""
+    theirs = {id(v) for v in traced.variables}
+    theirs |= {id(v) for layer in model.layers for v in layer.variables}
+    for variable in model.trainable_variables:
+        if id(variable) not in theirs and id(variable.value) in read:
+            raise ValueError(
+                "Quantization trains the weights that an operation reads together with tensors of "
+                f"the graph. Received: {model.name!r}, whose `call` computes with its weight "
+                f"{variable.name!r} alone first. Move that into a layer with the weight."
+            )
+
+
+def _trace(model: Any, shapes: Any, dtype: str) -> tuple[Any, set[int]]:
+    """Returns the graph, and the ids of the TensorFlow variables that `call` read."""
     inputs: Any
     if isinstance(shapes, dict):
         inputs = {n: keras.Input(shape[1:], dtype=dtype, name=n) for n, shape in shapes.items()}
@@ -127,7 +180,9 @@ def _trace(model: Any, shapes: Any, dtype: str) -> Any:
         inputs = [keras.Input(shape[1:], dtype=dtype) for shape in shapes]
     else:
         inputs = keras.Input(shapes[1:], dtype=dtype, name=f"{model.name}_input")
-    return keras.Model(inputs, model.call(inputs), name=model.name)
+    with tf.GradientTape() as tape:
+        outputs = model.call(inputs)
+    return keras.Model(inputs, outputs, name=model.name), {id(v) for v in tape.watched_variables()}
 
 
 def functional(model: Any) -> Any:

@@ -15,6 +15,17 @@ CARRYING = (*_LAST, *_DEPTHWISE, *_TRANSPOSED, layers.Dense, layers.EinsumDense)
 """The layers whose kernel is an int8 constant in the file."""
 RECURRENT = (layers.RNN, layers.Bidirectional)
 """The layers that compute in float, with weights on int8 levels."""
+_SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
+_ATTENTION = (layers.MultiHeadAttention, layers.GroupQueryAttention)
+_SEVERAL = (*_SEPARABLE, *_ATTENTION, layers.Embedding)
+"""The layers that int8 takes apart, and tables, whose weights alone can be rounded too."""
+
+
+def has_kernels(layer: Any) -> bool:
+    """Tells whether `QuantizedLayer` can round the weights of a layer."""
+    if isinstance(layer, layers.TimeDistributed):
+        return isinstance(layer.layer, CARRYING)
+    return isinstance(layer, CARRYING + RECURRENT + _SEVERAL)
 
 
 @serializable
@@ -23,7 +34,9 @@ class QuantizedLayer(keras.layers.Wrapper):
 
     Args:
         layer: a convolution, transposed or depthwise convolution (1-D or 2-D), Dense, EinsumDense,
-            or a recurrent layer, whose input and recurrent kernels are rounded.
+            a recurrent layer, whose input and recurrent kernels are rounded, or with float
+            activations also SeparableConv, TimeDistributed, attention of several heads or
+            Embedding, whose table has one scale.
         linear: leave the layer's activation to an operation behind; only ReLU and ReLU6 fuse.
         float_activations: whether the layer computes in float, with only its weights on levels.
         name: name of the wrapper; default is the layer's own.
@@ -41,9 +54,10 @@ class QuantizedLayer(keras.layers.Wrapper):
         dtype: Any = "float32",
         **kwargs: Any,
     ) -> None:
-        if not isinstance(layer, CARRYING + RECURRENT):
+        if not has_kernels(layer):
             raise TypeError(
-                "`layer` must be a convolution, a dense or a recurrent layer. "
+                "`layer` must be a convolution, a dense or a recurrent layer, attention or "
+                "Embedding. "
                 f"Received: layer={layer!r}."
             )
         # float32, so that rounding is exact; the layer inside keeps its own precision.
@@ -51,6 +65,7 @@ class QuantizedLayer(keras.layers.Wrapper):
         self.linear = bool(linear)
         self.float_activations = bool(float_activations)
         self.supports_masking = True
+        self.built = layer.built
 
     def build(self, input_shape: Any = None) -> None:
         """Builds the layer inside."""
@@ -58,7 +73,7 @@ class QuantizedLayer(keras.layers.Wrapper):
             self.layer.build(input_shape)
         self.built = True
 
-    def call(self, inputs: Any, **kwargs: Any) -> Any:
+    def call(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Returns the layer's output, computed with the rounded kernel."""
         rounded = [
             (kernel, fake_quantize_kernel(tf.convert_to_tensor(kernel), axes))
@@ -68,21 +83,25 @@ class QuantizedLayer(keras.layers.Wrapper):
         try:
             if self.linear:
                 self.layer.activation = keras.activations.linear
-            with keras.StatelessScope(state_mapping=rounded) as scope:
-                outputs = self.layer(inputs, **kwargs)
+            with keras.StatelessScope(state_mapping=rounded, collect_losses=True) as scope:
+                outputs = self.layer(inputs, *args, **kwargs)
         finally:
             if self.linear:
                 self.layer.activation = activation
-        if isinstance(self.layer, RECURRENT):
+        if isinstance(self.layer, RECURRENT + _ATTENTION):
             _keep_state(self.layer, scope)
+        if self.linear:
+            regularize_activity(self.layer, keras.activations.get(activation)(outputs))
+        else:
+            self.layer.add_loss(scope.losses)
         return keras.tree.map_structure(
             lambda output: keras.ops.cast(output, self.compute_dtype), outputs
         )
 
-    def compute_output_spec(self, inputs: Any, **kwargs: Any) -> Any:
+    def compute_output_spec(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Returns the layer's specification in float32."""
         kwargs.pop("training", None)
-        spec = self.layer.compute_output_spec(inputs, **kwargs)
+        spec = self.layer.compute_output_spec(inputs, *args, **kwargs)
         return keras.tree.map_structure(
             lambda tensor: keras.KerasTensor(tensor.shape, dtype="float32"), spec
         )
@@ -98,6 +117,17 @@ class QuantizedLayer(keras.layers.Wrapper):
             "linear": self.linear,
             "float_activations": self.float_activations,
         }
+
+
+def regularize_activity(layer: Any, outputs: Any) -> None:
+    """Adds the loss of a layer's activity, per input as Keras does where it calls the layer.
+
+    The layer itself gets it, so that it counts in the user's own model too.
+    """
+    if getattr(layer, "activity_regularizer", None) is not None:
+        loss = layer.activity_regularizer(outputs)
+        count = keras.ops.cast(keras.ops.shape(outputs)[0], loss.dtype)
+        layer.add_loss(keras.ops.divide_no_nan(loss, count))
 
 
 def _keep_state(layer: Any, scope: Any) -> None:
@@ -120,6 +150,20 @@ def kernels_of(layer: Any) -> list[tuple[Any, tuple[int, ...]]]:
             if hasattr(cell, "recurrent_kernel")
             for kernel in (cell.kernel, cell.recurrent_kernel)
         ]
+    if isinstance(layer, layers.TimeDistributed):
+        return kernels_of(layer.layer)
+    if isinstance(layer, layers.Embedding):
+        return [(layer.embeddings, (0, 1))]
+    if isinstance(layer, _SEPARABLE):
+        rank = len(layer.depthwise_kernel.shape)
+        return [
+            (layer.depthwise_kernel, tuple(range(rank - 2))),
+            (layer.pointwise_kernel, tuple(range(rank - 1))),
+        ]
+    if isinstance(layer, _ATTENTION):
+        # The last reduces heads and their features, the others the features of the input.
+        kernels = [v for v in layer.weights if v.name == "kernel"]
+        return [(v, (0, 1) if "attention_output" in v.path else (0,)) for v in kernels]
     return [(layer.kernel, kernel_axes(layer))]
 
 

@@ -12,6 +12,7 @@ from kerasopt.quantization._decomposed import CALL_ONLY, DecomposedLayer, activa
 from kerasopt.quantization._graph import Graph, Node, flat_functional
 from kerasopt.quantization._kernels import CARRYING, QuantizedLayer, kernels_of
 from kerasopt.quantization._layers import FakeQuantize
+from kerasopt.quantization._renamed import without_renamed
 from kerasopt.quantization._rules import STEPS
 from kerasopt.quantization._steps import Steps
 from kerasopt.quantization._twin import check_quantization_aware
@@ -83,13 +84,16 @@ def kernel_levels(model: Any) -> tuple[KernelLevels, ...]:
 
     Returns:
         A `KernelLevels` for each kernel, in the order in which they are called. Kernels of
-        recurrent layers, which the file holds as floats, are not among them.
+        float layers, recurrent ones and those of `"int8_weights"` among others, which the file
+        holds as floats, are not among them.
 
     Raises:
         ValueError: the model is not quantization-aware.
     """
     check_quantization_aware(model)
-    graph = Graph(flat_functional(model))
+    graph = Graph(without_renamed(flat_functional(model)))
+    # Among ranges, a layer with weights alone is a float island, with a float kernel in the file.
+    has_ranges = any(isinstance(node.op, FakeQuantize) for node in graph.nodes)
     found: list[KernelLevels] = []
     seen: set[int] = set()
     for node in graph.nodes:
@@ -98,7 +102,11 @@ def kernel_levels(model: Any) -> tuple[KernelLevels, ...]:
         seen.add(id(node.op))
         if isinstance(node.op, DecomposedLayer):
             found += _inner_kernels(node.op, node)
-        elif isinstance(node.op, QuantizedLayer) and isinstance(node.op.layer, CARRYING):
+        elif (
+            isinstance(node.op, QuantizedLayer)
+            and isinstance(node.op.layer, CARRYING)
+            and not (has_ranges and node.op.float_activations)
+        ):
             found.append(_layer_kernel(node.op, node, graph))
     return tuple(found)
 

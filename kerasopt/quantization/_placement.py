@@ -4,9 +4,12 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from kerasopt.quantization._graph import Graph, Node
+from kerasopt.quantization._exceptions import INTEGERS
+from kerasopt.quantization._graph import Graph, Node, is_table
 from kerasopt.quantization._rules import Rule, activation_rule, end_rule, rule_for
 from kerasopt.quantization._steps import FUSED_ACTIVATIONS, activation_name
+
+LEFT_OUT = "left out by `layers` or `scheme`"
 
 
 @dataclasses.dataclass
@@ -89,13 +92,17 @@ class Plan:
             return
         rule = rule_for(node.op, node)
         if not self._selected(node.op):
-            rule = dataclasses.replace(rule, reason="left out by `layers`", weights=False)
+            rule = dataclasses.replace(
+                rule, reason="left out by `layers` or `scheme`", weights=False
+            )
             self._place_island(node, rule)
             return
         if rule.kind not in ("same", "float") and len(node.outputs) > 1:
             rule = Rule("float", reason="several outputs")
-        if rule.kind not in ("same", "join", "float") and self._reads_floats(node):
-            self.floats.append((node.op.name, "reads a tensor that is float"))
+        unfit = _reads_integers(node) or self._reads_floats(node)
+        if rule.kind not in ("same", "join", "float") and unfit:
+            reason = INTEGERS if _reads_integers(node) else "reads a tensor that is float"
+            self.floats.append((node.op.name, reason))
             self._own(node)
             return
         if rule.steps is not None:
@@ -290,6 +297,11 @@ def relu_name(op: Any) -> str:
     if hasattr(op, "max_value"):
         return "relu" if op.max_value is None else f"relu{op.max_value:g}"
     return activation_name(getattr(op, "activation", op)).lower()
+
+
+def _reads_integers(node: Node) -> bool:
+    """Tells whether an operation computes with integers, as one that looks them up does not."""
+    return any("int" in str(tensor.dtype) for tensor in node.inputs) and not is_table(node.op)
 
 
 def _is_float(tensor: Any) -> bool:

@@ -9,7 +9,9 @@ from kerasopt._backend import keras
 from kerasopt.quantization import _attention as attention
 from kerasopt.quantization import _decompositions as parts
 from kerasopt.quantization import _exceptions as exceptions
+from kerasopt.quantization._renamed import original
 from kerasopt.quantization._steps import FUSED_ACTIVATIONS, TANH, UNIT, activation_name
+from kerasopt.quantization._variables import WithVariables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -320,8 +322,13 @@ TABLE: tuple[Row, ...] = (
 )
 
 _UNKNOWN = Rule("float", reason="no int8 rule for this operation yet", leaks=True)
+_WITH_VARIABLES = Row(Rule("sum", parts.with_variable), unless=exceptions.variables)
 _BY_LAYER = {name: row for row in TABLE for name in row.layers.split()}
-_ONLY_SOMETIMES: tuple[Callable[..., Any], ...] = (parts.chain, parts.with_constant)
+_ONLY_SOMETIMES: tuple[Callable[..., Any], ...] = (
+    parts.chain,
+    parts.with_constant,
+    parts.with_variable,
+)
 STEPS: dict[str, Callable[..., Any]] = {
     str(getattr(steps, "__name__", "")): steps
     for steps in (*(row.rule.steps for row in TABLE), *_ONLY_SOMETIMES)
@@ -338,12 +345,15 @@ def rule_for(op: Any, node: Any = None) -> Rule:
         op: a layer or an operation.
         node: its `Node` in the graph, for what depends on the tensors it reads.
     """
+    op = original(op)
     if getattr(op, "kerasopt_training_only", False):  # augmentation: identity in the file
         return Rule("same")
     if getattr(op, "kerasopt_pixel_affine", False):  # preprocessing of a model family
         return Rule("affine")
     if isinstance(op, keras.layers.Activation):
         return activation_rule(op.activation)
+    if isinstance(op, WithVariables):
+        return _resolve(_WITH_VARIABLES, op, node)
     if not isinstance(op, keras.Layer):
         return _resolve(_BY_FUNCTION.get(_function_name(op)), op, node)
     for kind in type(op).__mro__:
@@ -361,6 +371,7 @@ def activation_rule(function: Any) -> Rule:
 
 def end_rule(op: Any, node: Any = None) -> Rule:
     """Returns the rule of the last step of an operation: of its activation, if it has one."""
+    op = original(op)
     inside = op.layer if isinstance(op, keras.layers.TimeDistributed) else op
     name = activation_name(getattr(inside, "activation", None))
     if isinstance(op, keras.layers.Activation) or name in FUSED_ACTIVATIONS:

@@ -12,9 +12,18 @@ from kerasopt._data import batches
 from kerasopt.datasets import list_photos, load_image
 from kerasopt.quantization._probe import Batch
 
+NUM_SAMPLES = 256
+BATCH_SIZE = 32
+
 
 def collect(
-    data: Any, model: Any, *, name: str, num_samples: int, batch_size: int, vary: bool = True
+    data: Any,
+    model: Any,
+    *,
+    name: str,
+    num_samples: int = NUM_SAMPLES,
+    batch_size: int = BATCH_SIZE,
+    vary: bool = True,
 ) -> list[Batch]:
     """Returns the first samples of data as batches, one array for each input of the model.
 

@@ -7,6 +7,7 @@ from typing import Any
 from kerasopt._layer_filter import LayerFilter, select_layers, walk_layers
 from kerasopt._serialization import serializable
 from kerasopt._validation import nearest
+from kerasopt.quantization._renamed import original
 from kerasopt.quantization._rules import rule_for
 
 
@@ -206,7 +207,7 @@ class LayerSchemes:
 
     def of(self, op: Any) -> Scheme | None:
         """Returns the scheme of a layer; operations that are no layers have that of all layers."""
-        return self._by_id.get(id(op), self._rest)
+        return self._by_id.get(id(original(op)), self._rest)
 
     def has_activations(self, op: Any) -> bool:
         """Tells whether an operation's activations are quantized."""

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from kerasopt._backend import keras
+from kerasopt.quantization._renamed import copy_model
 from kerasopt.quantization._twin import check_quantization_aware, strip_ranges
 from kerasopt.training import settle
 
@@ -20,7 +20,7 @@ def strip(model: Any) -> Any:
 
     Returns:
         A functional `keras.Model` on layers of its own, not compiled, that needs no kerasopt to
-        load.
+        load, unless it was a subclassed model with weights of its own, which need a layer here.
 
     Raises:
         ValueError: the model is not quantization-aware.
@@ -33,9 +33,4 @@ def strip(model: Any) -> Any:
     """
     check_quantization_aware(model)
     settle(model)
-    bare = strip_ranges(model)
-    copy = keras.models.clone_model(bare)
-    copy.set_weights(bare.get_weights())
-    for mine, theirs in zip(copy.layers, bare.layers, strict=True):
-        mine.trainable = theirs.trainable
-    return copy
+    return copy_model(strip_ranges(model))

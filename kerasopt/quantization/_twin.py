@@ -12,9 +12,10 @@ from kerasopt._layer_filter import LayerFilter, walk_layers
 from kerasopt.quantization._checks import check_finite_weights
 from kerasopt.quantization._decomposed import DecomposedLayer, inner_ranges
 from kerasopt.quantization._graph import Graph, Node, flat_functional, functional, tensors
-from kerasopt.quantization._kernels import CARRYING, RECURRENT, QuantizedLayer
+from kerasopt.quantization._kernels import QuantizedLayer, has_kernels
 from kerasopt.quantization._layers import FIXED_INT16, FakeQuantize
 from kerasopt.quantization._placement import Plan, Point, Range
+from kerasopt.quantization._renamed import copy_model, original, under_name
 from kerasopt.quantization._rules import activation_rule
 from kerasopt.quantization._schemes import (
     INT8,
@@ -27,6 +28,7 @@ from kerasopt.quantization._schemes import (
 from kerasopt.training import settle
 
 REASON = "int8 weights, float activations"
+_FLOAT_WEIGHTS = "float weights: not a kernel that is rounded by itself"
 _SPLIT = "_split_activation"
 """Ends the name of an activation that was taken out of a layer."""
 
@@ -72,10 +74,7 @@ def quantize_aware(model: Any, scheme: SchemeLike = "int8", *, layers: LayerFilt
     _check_not_quantized(source)
     check_finite_weights(model)
     schemes = LayerSchemes(model, scheme, layers)
-    copy = keras.models.clone_model(source)
-    copy.set_weights(source.get_weights())
-    for mine, theirs in zip(copy.layers, source.layers, strict=True):
-        mine.trainable = theirs.trainable
+    copy = copy_model(source)
     schemes.follow(zip(copy.layers, source.layers, strict=True))
     return build_twin(copy, schemes)
 
@@ -115,22 +114,25 @@ class _Caller:
 
     def wrap(self, op: Any) -> Any:
         """Returns what stands for an operation in the new graph."""
+        layer = original(op)
         if _has_only_weights(op, self._schemes):
-            return QuantizedLayer(op, float_activations=True)
+            return QuantizedLayer(layer, float_activations=True, name=op.name)
         if id(op) in self._kernels:
-            return QuantizedLayer(op, linear=op.name in self._linear)
+            return QuantizedLayer(layer, linear=op.name in self._linear, name=op.name)
         if id(op) in self._decomposed:
             nodes = self._decomposed[id(op)]
             steps = self._plan.decomposed[nodes[0].index]
-            args, kwargs = _bound(op, steps.__name__, nodes[0].args, nodes[0].kwargs)
-            ranges = inner_ranges(op, steps, args, kwargs)
+            args, kwargs = _bound(layer, steps.__name__, nodes[0].args, nodes[0].kwargs)
+            ranges = inner_ranges(layer, steps, args, kwargs)
             return self._apart(op, op, steps, ranges, len(nodes))
         return op
 
     def _apart(self, op: Any, layer: Any, steps: Any, ranges: Any, count: int) -> DecomposedLayer:
         num_bits = _scheme_behind(op, self._schemes).activation_num_bits or 8
         with self._strategy.scope():
-            return DecomposedLayer(layer, steps.__name__, ranges, count, num_bits)
+            return DecomposedLayer(
+                original(layer), steps.__name__, ranges, count, num_bits, name=layer.name
+            )
 
     def __call__(self, op: Any, *args: Any, **kwargs: Any) -> Any:
         node = next(self._nodes)
@@ -215,8 +217,8 @@ def _bound(op: Any, steps: str, args: Any, kwargs: Any) -> tuple[tuple[Any, ...]
 
 def _has_only_weights(op: Any, schemes: LayerSchemes) -> bool:
     scheme = schemes.of(op)
-    carries = isinstance(op, CARRYING + RECURRENT)
-    return carries and scheme is not None and scheme.activation_num_bits is None
+    only_weights = scheme is not None and scheme.activation_num_bits is None
+    return only_weights and has_kernels(original(op))
 
 
 def _scheme_behind(op: Any, schemes: LayerSchemes) -> Scheme:
@@ -258,6 +260,14 @@ def _check_not_quantized(model: Any) -> None:
             f"Quantization needs a float model. Received: {model.name!r}, which is already "
             "quantization-aware. Train it as it is, or export it with quantize='int8'."
         )
+    for layer in model.layers:
+        mode = getattr(layer, "quantization_mode", None)
+        if mode is not None or any(v.dtype == "int8" for v in layer.variables):
+            raise ValueError(
+                f"Quantization needs a float model. Received: {model.name!r}, of which Keras "
+                f"quantized the layer {layer.name!r} (to {mode or 'int8'!r}). "
+                "Take the model as it was before `model.quantize`."
+            )
 
 
 def float_operations(model: Any) -> tuple[tuple[str, str], ...]:
@@ -275,7 +285,11 @@ def float_operations(model: Any) -> tuple[tuple[str, str], ...]:
         layer.name for layer in model.layers if isinstance(layer, QuantizedLayer | DecomposedLayer)
     ]
     if not any(isinstance(layer, FakeQuantize) for _, layer in walk_layers(model)):
-        return tuple((name, REASON) for name in wrapped)
+        return tuple(
+            (layer.name, REASON if layer.name in wrapped else _FLOAT_WEIGHTS)
+            for layer in model.layers
+            if layer.name in wrapped or any(len(v.shape) > 1 for v in layer.trainable_variables)
+        )
     graph = Graph(strip_ranges(model))
     quantized_layers = [layer for layer in model.layers if isinstance(layer, QuantizedLayer)]
     weights = {layer.name for layer in quantized_layers if layer.float_activations}
@@ -326,14 +340,15 @@ def check_quantization_aware(model: Any) -> None:
 
 def strip_ranges(model: Any) -> Any:
     """Returns the float graph inside a quantization-aware one, on the same layers."""
+    inside: dict[int, Any] = {}
 
     def call(op: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(op, FakeQuantize) or op.name in split:
             return args[0]
         if isinstance(op, DecomposedLayer):
-            return op.call_inside(*args, **kwargs)
-        if isinstance(op, QuantizedLayer):
-            return op.layer(*args, **kwargs)
+            args, kwargs = op.as_called(args, kwargs)
+        if isinstance(op, DecomposedLayer | QuantizedLayer):
+            op = inside.setdefault(id(op), under_name(op.layer, op.name))
         return op(*args, **kwargs)
 
     wrapped = [layer for layer in model.layers if isinstance(layer, QuantizedLayer)]

@@ -14,6 +14,14 @@ def _silu():
     )
 
 
+def _scaled():
+    product = keras.layers.Rescaling(2.0, name="product")
+    weight = {"shape": (3,), "initializer": "ones", "name": "gamma"}
+    return ko.quantization.WithVariables(
+        product, {"args": ["tensor 0"], "kwargs": {}}, [weight], name="scaled"
+    )
+
+
 QUANTIZATION = (
     Case(
         "quantization",
@@ -85,7 +93,7 @@ QUANTIZATION = (
         "quantization",
         "Gap",
         "result",
-        make=lambda: ko.quantization.Gap(0, 1.0, None, None, "conv_range", 0.01, trained=True),
+        make=lambda: ko.quantization.Gap(0, 1.0, None, None, None, 0.0, {}, trained=True),
     ),
     Case(
         "quantization",
@@ -132,6 +140,42 @@ QUANTIZATION = (
         ),
         serializable=True,
         sample_input=IMAGES,
+    ),
+    Case(
+        "quantization",
+        "RenamedLayer",
+        "layer",
+        make=lambda: ko.quantization.RenamedLayer(keras.layers.ReLU(name="relu"), "left_relu"),
+        bad=(({"layer": "relu", "name": "left_relu"}, TypeError, "`layer` must be a Keras layer"),),
+        serializable=True,
+        sample_input=IMAGES,
+    ),
+    Case(
+        "quantization",
+        "WithVariables",
+        "layer",
+        make=_scaled,
+        bad=(({"op": "multiply", "arguments": {}, "own": []}, TypeError, "`op` must be a Keras"),),
+        serializable=True,
+        sample_input=IMAGES,
+    ),
+    Case(
+        "quantization",
+        "load_float_weights",
+        "function",
+        make=lambda: ko.quantization.load_float_weights(aware(), small_cnn()),
+        bad=(
+            (
+                {"model": NO_WEIGHTS, "source": NO_WEIGHTS},
+                ValueError,
+                "A quantization-aware model is needed",
+            ),
+            (
+                lambda: ko.quantization.load_float_weights(aware(), 3),
+                TypeError,
+                "`source` must be a float model, or the path",
+            ),
+        ),
     ),
     Case(
         "quantization",
