@@ -113,6 +113,7 @@ class DecomposedLayer(keras.layers.Layer):
             constant=constant_levels,
             dropout=drop,
             inverse_root=inverse_root,
+            hide=lambda name, x, hidden: self.ranges[name].hide(x, hidden),
             activation_steps=activation_steps,
         )
         return STEPS[self.steps](steps, self.layer, inputs, *args, **kwargs)
@@ -146,6 +147,7 @@ class DecomposedLayer(keras.layers.Layer):
             constant=lambda value: np.asarray(constant_levels(value)),
             dropout=lambda x, _rate: x,
             inverse_root=keras.ops.rsqrt,
+            hide=lambda _name, x, hidden: x - hidden * 1e9,
             activation_steps=activation_steps,
         )
         return STEPS[self.steps](steps, self.layer, *args, **kwargs)
@@ -200,6 +202,7 @@ def inner_ranges(op: Any, function: Callable[..., Any], args: Any, kwargs: Any) 
             constant=lambda value: np.asarray(value, "float32"),
             dropout=lambda x, _rate: x,
             inverse_root=keras.ops.rsqrt,
+            hide=lambda _name, x, hidden: x - hidden * 1e9,
             activation_steps=activation_steps,
         ),
         op,

@@ -1,5 +1,6 @@
 """Options of an operation that change its rule. Each returns a reason, changed fields, or None."""
 
+import inspect
 import math
 from typing import Any
 
@@ -151,12 +152,15 @@ def attention(op: Any, node: Any) -> Any:
     if node is not None:
         if any(len(tensor.shape) != 3 for tensor in node.inputs):
             return "attention over other tensors than (batch, steps, features)"
-        if any(node.kwargs.get(name) is not None for name in _MASKS):
+        given = arguments(op, node)
+        if any(given.get(name) is not None for name in _MASKS):
             return "a mask given as a tensor"
-        if node.kwargs.get("return_attention_scores"):
+        if given.get("return_attention_scores"):
             return "the attention scores are an output"
         if node.masked:
-            return "masks from an Embedding or Masking layer"
+            return _MASKED
+        if given.get("use_causal_mask") and _of_any_length(node):
+            return _ANY_LENGTH
     config = op.get_config()
     if config.get("use_gate") or config.get("sliding_window") or config.get("output_shape"):
         return "a gate, a window or another output shape"
@@ -164,22 +168,36 @@ def attention(op: Any, node: Any) -> Any:
 
 
 _MASKS = ("attention_mask", "query_mask", "value_mask", "key_mask")
+_MASKED = "masks from an Embedding or Masking layer"
+_ANY_LENGTH = "a causal mask on any number of steps"
+
+
+def _of_any_length(node: Any) -> bool:
+    return any(tensor.shape[1] is None for tensor in node.inputs)
 
 
 def dot_attention(op: Any, node: Any) -> Any:
     """Scores other than plain products."""
     if op.use_scale or op.score_mode != "dot":
         return "a learned scale or another score than the product"
-    if node is not None and (node.masked or node.kwargs.get("mask") is not None):
+    if node is None:
+        return None
+    given = arguments(op, node)
+    if node.masked or given.get("mask") is not None:
         return "a mask"
-    if node is not None and node.kwargs.get("return_attention_scores"):
+    if given.get("return_attention_scores"):
         return "the attention scores are an output"
-    return None
+    return _ANY_LENGTH if given.get("use_causal_mask") and _of_any_length(node) else None
 
 
 def dot(op: Any, node: Any) -> Any:  # noqa: ARG001
     """Vectors normalized first."""
     return "TFLite has no int8 normalization of vectors" if op.normalize else None
+
+
+def arguments(op: Any, node: Any) -> dict[str, Any]:
+    """Returns the arguments of a call by name, however they were given."""
+    return dict(inspect.signature(op.call).bind(*node.args, **node.kwargs).arguments)
 
 
 def constants(node: Any) -> list[Any]:

@@ -164,6 +164,16 @@ class _Builder:
                 return tensor
             return _ConstantRange(low, high, f"{layer.name}_{number}_{site}")(tensor)
 
+        def hide(name: str, scores: Any, hidden: Any) -> Any:
+            layer = op.ranges[name]
+            _, high = _range_of(layer)
+            lowest, _ = layer.hidden_range()
+            lowered = ops.add(scores, hidden * np.float32(lowest - high))
+            if not self._has_ranges:
+                return lowered
+            name = f"{layer.name}_hidden_{number}_{site}"
+            return _ConstantRange(*layer.hidden_range(), name)(lowered)
+
         parts = itertools.count()
         steps = Steps(
             range=round_to,
@@ -177,6 +187,7 @@ class _Builder:
             constant=lambda value: np.asarray(constant_levels(value)),
             dropout=lambda x, _rate: x,
             inverse_root=ops.rsqrt,
+            hide=hide,
             activation_steps=activation_steps,
         )
         return STEPS[op.steps](steps, op.layer, *args, **kwargs)

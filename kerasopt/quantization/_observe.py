@@ -148,6 +148,7 @@ def _inner_kernels(op: DecomposedLayer, node: Node) -> list[KernelLevels]:
         constant=lambda value: np.asarray(value, "float32"),
         dropout=lambda x, _rate: x,
         inverse_root=keras.ops.rsqrt,
+        hide=lambda _name, x, _hidden: x,
         activation_steps=activation_steps,
     )
     kwargs = {name: value for name, value in node.kwargs.items() if name not in CALL_ONLY}
