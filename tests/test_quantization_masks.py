@@ -6,6 +6,7 @@ import pytest
 from keras import layers
 
 import kerasopt as ko
+from tests.int8_files import chain, compared
 
 STEPS, FEATURES = 6, 8
 
@@ -49,3 +50,49 @@ def test_a_causal_mask_of_any_length_is_float():
         aware = ko.quantization.quantize_aware(keras.Model(inputs, make(inputs)))
         ((_, reason),) = ko.quantization.float_operations(aware)
         assert reason == "a causal mask on any number of steps"
+
+
+def words_model(*parts):
+    words = keras.Input((12,), dtype="int32", name="words")
+    x = layers.Embedding(20, 8, mask_zero=True)(words)
+    return keras.Model(words, layers.Dense(3)(chain(*parts)(x)))
+
+
+def self_attention(layer):
+    return lambda x: layer([x, x]) if isinstance(layer, layers.Attention) else layer(x, x)
+
+
+# name: (layers between an embedding with masks and a dense layer, what stays float)
+READERS = {
+    "pooling": ((layers.GlobalAveragePooling1D(name="gap"),), {"gap": "a mask"}),
+    "no mask behind a convolution": (
+        (layers.Conv1D(4, 3), layers.GlobalAveragePooling1D()),
+        {},
+    ),
+    "no mask behind the last step": (
+        (layers.LSTM(4, name="lstm"), layers.BatchNormalization()),
+        {"lstm": "TFLite runs the loop of a recurrent layer in float"},
+    ),
+    "attention": (
+        (
+            self_attention(layers.MultiHeadAttention(2, 4, name="heads")),
+            self_attention(layers.Attention(name="dot")),
+            layers.Flatten(),
+        ),
+        {"heads": "masks from an Embedding or Masking layer", "dot": "a mask"},
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*will therefore destroy the mask:UserWarning")
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name == "pooling" else pytest.mark.slow) for name in READERS],
+)
+def test_readers_of_masks(name):
+    keras.utils.set_random_seed(0)
+    parts, islands = READERS[name]
+    words = np.random.default_rng(0).integers(0, 3, (32, 12)).astype("int32")
+    aware, _, report = compared(words_model(*parts), words)
+    assert report.faults() == []
+    assert dict(ko.quantization.float_operations(aware)) == islands

@@ -87,6 +87,12 @@ class DecomposedLayer(keras.layers.Layer):
         inner = [self.layer] if isinstance(self.layer, keras.Layer) else []
         return [*inner, *self.ranges.values()]
 
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        """Returns the mask that the layer inside hands on, if it hands one on."""
+        if not getattr(self.layer, "supports_masking", False):
+            return None
+        return self.layer.compute_mask(inputs, mask)
+
     def call(self, inputs: Any, *args: Any, site: int = 0, training: Any = None, **kwargs: Any):  # type: ignore[no-untyped-def]
         """Returns what the layer returns, before the range behind it."""
 

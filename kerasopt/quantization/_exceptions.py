@@ -53,8 +53,8 @@ def affine(op: Any, node: Any) -> Any:
 
 
 def relu(op: Any, node: Any) -> Any:  # noqa: ARG001
-    """Slope, threshold and another ceiling than 6."""
-    if not isinstance(op, keras.layers.ReLU):
+    """Slope, threshold and another ceiling than 6, of the layer or of the activation called."""
+    if not hasattr(op, "max_value"):
         return None
     if op.threshold:
         return {"kind": "float", "reason": "a threshold", "leaks": True}
@@ -81,6 +81,42 @@ def merge(op: Any, node: Any) -> Any:  # noqa: ARG001
     if any(np.size(c) > 1 for c in constants(node)):
         return {"steps": parts.with_constant}
     return None
+
+
+def join(op: Any, node: Any) -> Any:
+    """A ReLU that is written as the larger of a tensor and 0."""
+    is_maximum = node is not None and type(op).__name__ == "Maximum" and len(node.inputs) == 1
+    return {"kind": "relu"} if is_maximum and not np.any(constants(node)[0]) else None
+
+
+def pad(op: Any, node: Any) -> Any:
+    """A constant that the range of the input may not hold."""
+    if node is None:
+        return None
+    if op.mode != "constant":
+        return None
+    return {"kind": "join"} if np.any(arguments(op, node).get("constant_values") or 0) else None
+
+
+def converted(op: Any, node: Any) -> Any:  # noqa: ARG001
+    """Another dtype behind it."""
+    if node is None or node.inputs[0].dtype == node.outputs[0].dtype:
+        return None
+    return {"kind": "same"}
+
+
+def augmentation(op: Any, node: Any) -> Any:
+    """What is no identity in the file."""
+    if type(op).__module__.split(".")[0] != "keras":
+        return "a subclass of an augmentation layer"
+    if node is not None and node.inputs[0].shape != node.outputs[0].shape:
+        return "it crops in training alone"
+    return None
+
+
+def fixed(op: Any, node: Any) -> Any:  # noqa: ARG001
+    """A mask."""
+    return _MASK if node is not None and node.kwargs.get("mask") is not None else None
 
 
 def divide(op: Any, node: Any) -> Any:  # noqa: ARG001
@@ -110,7 +146,9 @@ def power(op: Any, node: Any) -> Any:
 
 
 def own(op: Any, node: Any) -> Any:
-    """Products with a constant tensor, means of one value."""
+    """Products with a constant tensor, means of one value or of what a mask leaves."""
+    if node is not None and node.kwargs.get("mask") is not None:
+        return _MASK
     if node is not None and type(op).__name__.startswith(("Mean", "GlobalAverage")):
         values = math.prod(size or 0 for size in node.inputs[0].shape[1:])
         if values and values == math.prod(size or 0 for size in node.outputs[0].shape[1:]):
@@ -168,6 +206,7 @@ def attention(op: Any, node: Any) -> Any:
 
 
 _MASKS = ("attention_mask", "query_mask", "value_mask", "key_mask")
+_MASK = "a mask"
 _MASKED = "masks from an Embedding or Masking layer"
 _ANY_LENGTH = "a causal mask on any number of steps"
 
@@ -184,7 +223,7 @@ def dot_attention(op: Any, node: Any) -> Any:
         return None
     given = arguments(op, node)
     if node.masked or given.get("mask") is not None:
-        return "a mask"
+        return _MASK
     if given.get("return_attention_scores"):
         return "the attention scores are an output"
     return _ANY_LENGTH if given.get("use_causal_mask") and _of_any_length(node) else None
