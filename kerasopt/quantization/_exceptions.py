@@ -72,10 +72,12 @@ def leaky(op: Any, node: Any) -> Any:  # noqa: ARG001
     return None if 0.0 <= parts.slope_of(op) <= 1.0 else "a slope that is not in [0, 1]"
 
 
-def merge(op: Any, node: Any) -> Any:  # noqa: ARG001
+def merge(op: Any, node: Any) -> Any:
     """More than two tensors at once, or a constant that is not a number."""
     if node is None:
         return None
+    if _changes_nothing(op, node):
+        return {"kind": "dropped"}
     if len(node.inputs) > 2:
         return {"steps": parts.chain}
     if any(np.size(c) > 1 for c in constants(node)):
@@ -119,8 +121,27 @@ def fixed(op: Any, node: Any) -> Any:  # noqa: ARG001
     return _MASK if node is not None and node.kwargs.get("mask") is not None else None
 
 
-def divide(op: Any, node: Any) -> Any:  # noqa: ARG001
+_NEUTRAL = {"Add": 0, "Subtract": 0, "Multiply": 1, "Divide": 1, "TrueDivide": 1}
+
+
+def _changes_nothing(op: Any, node: Any) -> bool:
+    """Tells sums with 0 and products with 1, which the converter leaves out."""
+    if len(node.inputs) != 1 or type(op).__name__ not in _NEUTRAL:
+        return False
+    found = constants(node)
+    order = type(op).__name__ in ("Add", "Multiply") or keras.backend.is_keras_tensor(node.args[0])
+    same = (node.inputs[0].shape, node.inputs[0].dtype) == (
+        node.outputs[0].shape,
+        node.outputs[0].dtype,
+    )
+    neutral = _NEUTRAL[type(op).__name__]
+    return order and same and len(found) == 1 and bool(np.all(np.equal(found[0], neutral)))
+
+
+def divide(op: Any, node: Any) -> Any:
     """A divisor that is a tensor."""
+    if node is not None and _changes_nothing(op, node):
+        return {"kind": "dropped"}
     if node is None or (len(node.inputs) == 1 and keras.backend.is_keras_tensor(node.args[0])):
         return None
     return {
@@ -181,8 +202,21 @@ def layer_norm(op: Any, node: Any) -> Any:
 
 
 def group_norm(op: Any, node: Any) -> Any:
-    """Channels that are not last."""
+    """Channels that are not last, images of any size."""
+    if node is not None and None in node.inputs[0].shape[1:]:
+        return "groups of any number of values"
     return affine(op, node)
+
+
+def total(op: Any, node: Any) -> Any:
+    """Any number of values."""
+    if node is None:
+        return None
+    shape = node.inputs[0].shape
+    axes = range(len(shape)) if op.axis is None else np.atleast_1d(op.axis)
+    if any(shape[axis] is None for axis in axes):
+        return {"kind": "float", "steps": None, "reason": "a sum of any number of values"}
+    return None
 
 
 def attention(op: Any, node: Any) -> Any:

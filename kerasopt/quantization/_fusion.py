@@ -43,6 +43,12 @@ def maker(graph: Graph, tensor: Any) -> Node | None:
     return maker(graph, node.inputs[0]) if node is not None and is_dropped(node) else node
 
 
+def is_pooling(node: Node) -> bool:
+    """Tells whether a node pools the neighbours of each pixel."""
+    windows = keras.layers.MaxPooling2D, keras.layers.AveragePooling2D
+    return isinstance(node.op, windows) or type(node.op).__name__ in ("MaxPool", "AveragePool")
+
+
 def takes_norm(op: Any) -> bool:
     """Tells whether a BatchNormalization folds into the kernel of a layer before it.
 

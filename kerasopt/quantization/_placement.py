@@ -5,7 +5,14 @@ from collections.abc import Callable
 from typing import Any
 
 from kerasopt.quantization._exceptions import constants
-from kerasopt.quantization._fusion import is_output, only_reader, readers, takes_norm
+from kerasopt.quantization._fusion import (
+    is_output,
+    is_pooling,
+    maker,
+    only_reader,
+    readers,
+    takes_norm,
+)
 from kerasopt.quantization._graph import Graph, Node
 from kerasopt.quantization._rules import (
     activation_of,
@@ -153,6 +160,11 @@ class Plan:
         self._end_group(node)
 
     def _place_relu(self, node: Node, rule: Rule) -> None:
+        pooling = maker(self.graph, node.inputs[0])
+        if pooling is not None and rule.fixed_range is None and is_pooling(pooling):
+            # TFLite's pooling carries a ReLU, and keeps the range of its input.
+            self._share(node, self._grid[id(node.inputs[0])], rule_for(pooling.op, pooling))
+            return
         # Equal operations on one tensor become one, which has one range.
         key = self._original(node.inputs[0]), relu_name(node.op), rule.fixed_range
         if key not in self._relus:
@@ -182,7 +194,11 @@ class Plan:
             self._open.add(id(behind))
 
     def _place_shared(self, node: Node, rule: Rule) -> None:
-        self._share(node, self._grid[id(node.inputs[0])], rule)
+        grid, tensor = self._grid[id(node.inputs[0])], node.outputs[0]
+        if is_pooling(node) and self._reads_only_relu(tensor):
+            self._grid[id(tensor)] = grid  # rounded behind the ReLU
+        else:
+            self._share(node, grid, rule)
 
     def _share(self, node: Node, grid: Range, rule: Rule) -> None:
         self._grid[id(node.outputs[0])] = grid
