@@ -54,10 +54,10 @@ def test_every_page_is_in_the_navigation():
 
 def rules_table():
     """Writes the table of int8 rules of docs/quantization.md from the table in the code."""
-    from kerasopt.quantization import _rules
+    from kerasopt.quantization._table import TABLE
 
     lines = ["| layer, activation or function | kind | in the int8 file |", "|---|---|---|"]
-    for row in _rules.TABLE:
+    for row in TABLE:
         names = [f"`{name}`" for name in f"{row.layers} {row.functions}".split()]
         note = row.note or f"float: {row.rule.reason}"
         if row.rule.weights:
@@ -76,6 +76,7 @@ def _kind(rule):
         "own": "own range",
         "fixed": "fixed range",
         "same": "same scale",
+        "dropped": "dropped",
         "join": "shared range",
         "shared": "shared range",
         "float": "float island",

@@ -6,19 +6,13 @@ import pytest
 from keras import layers, ops
 
 import kerasopt as ko
-from kerasopt.quantization import _rules
+from kerasopt.quantization._rules import function_name
+from kerasopt.quantization._table import TABLE
+from tests.int8_cases import AUGMENTATION, CASES, ISLANDS, NO_FILE
+from tests.int8_files import chain
 
 IMAGE, SIGNAL, VOLUME = (8, 8, 4), (10, 8), (4, 4, 4, 2)
 VECTOR = np.array([0.1, -0.2, 0.3, 0.4], "float32")
-
-
-def chain(*parts):
-    def build(x):
-        for part in parts:
-            x = part(x)
-        return x
-
-    return build
 
 
 def activations(*names):
@@ -67,7 +61,7 @@ ROWS = {
             layers.Conv1DTranspose(5, 3, strides=2),
             layers.MaxPooling1D(2),
             layers.AveragePooling1D(2),
-            layers.SeparableConv1D(4, 2),
+            layers.SeparableConv1D(4, 2, use_bias=False),
             layers.UpSampling1D(2),
             layers.ZeroPadding1D(1),
             layers.Cropping1D(1),
@@ -291,7 +285,11 @@ ROWS = {
             layers.Cropping3D(1),
             layers.UpSampling3D(2),
             layers.Conv3D(3, 2, name="conv3d"),
-            layers.GlobalAveragePooling3D(),
+            branches(
+                layers.GlobalAveragePooling3D(),
+                layers.GlobalMaxPooling3D(),
+                join=layers.Concatenate(),
+            ),
         ),
         ("conv3d",),
     ),
@@ -328,34 +326,29 @@ def test_the_file_computes_what_the_model_computes(name, tmp_path):
         assert file.operators.count("DEQUANTIZE") == 1
 
 
-# In the table with a rule that is another's, or what cannot become a file at all.
-NOT_RUN = {
-    "float islands": "AveragePooling3D MaxPooling3D GlobalMaxPooling3D AdaptiveAveragePooling1D "
-    "AdaptiveAveragePooling3D AdaptiveMaxPooling3D Conv3DTranspose ConvLSTM1D ConvLSTM2D "
-    "ConvLSTM3D LSTM AdditiveAttention Masking softsign sqrt rsqrt log sin cos round floor ceil "
-    "sign erf cumsum normalize reciprocal norm var std hard_shrink threshold sparse_plus "
-    "sparse_sigmoid glu elu selu celu log_sigmoid squareplus sparsemax",
-    "as another row": "GroupedQueryAttention GroupQueryAttention average_pool max_pool pad take "
-    "cast broadcast_to ravel identity stop_gradient convert_to_tensor linear GlobalMaxPooling1D "
-    "AdaptiveMaxPooling1D AdaptiveMaxPooling2D SpatialDropout2D SpatialDropout3D StochasticDepth "
-    "LayerScale divide Embedding",
-}
+# In the table with a rule that is another's.
+NOT_RUN = (
+    "GroupedQueryAttention GroupQueryAttention average_pool max_pool take cast broadcast_to ravel "
+    "identity stop_gradient convert_to_tensor linear GlobalMaxPooling1D AdaptiveMaxPooling1D "
+    "AdaptiveMaxPooling2D SpatialDropout2D SpatialDropout3D StochasticDepth LayerScale divide "
+    "Embedding CustomScaleLayer"
+)
 
 
 def names_of(op):
     inside = op.layer if isinstance(op, layers.TimeDistributed) else op
     yield type(op).__name__
     if not isinstance(op, keras.Layer):
-        yield _rules._function_name(op)
+        yield function_name(type(op).__name__)
     if getattr(inside, "activation", None) is not None:
         yield inside.activation.__name__
 
 
 def test_every_row_of_the_table_has_a_model():
     seen = set()
-    for shape, build, _ in ROWS.values():
+    for shape, build, _ in (*ROWS.values(), *CASES.values(), *ISLANDS.values()):
         inputs = keras.Input(shape)
         model = keras.Model(inputs, build(inputs))
         seen.update(name for op in model.operations for name in names_of(op))
-    listed = {name for row in _rules.TABLE for name in f"{row.layers} {row.functions}".split()}
-    assert listed - seen - set(" ".join(NOT_RUN.values()).split()) == set()
+    listed = {name for row in TABLE for name in f"{row.layers} {row.functions}".split()}
+    assert listed - seen - {*NOT_RUN.split(), *AUGMENTATION, *NO_FILE} == set()

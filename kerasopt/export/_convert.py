@@ -129,8 +129,8 @@ def _trace(serve: Callable[..., Any], signature: Sequence[Any], model: Any) -> A
     """
 
     def traced(function: Callable[..., Any]) -> Any:
-        function = tf.function(function, input_signature=signature, autograph=False)
-        return function.get_concrete_function()
+        compiled = tf.function(function, input_signature=signature, autograph=False)
+        return compiled.get_concrete_function()
 
     variables = list({id(variable): variable for variable in model.variables}.values())
     if sum(math.prod(v.shape) * np.dtype(v.dtype).itemsize for v in variables) > _MANY_BYTES:

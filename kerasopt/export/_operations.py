@@ -314,8 +314,10 @@ def _same_bias(kernel: KernelLevels, file: FileKernel) -> bool:
 def _floats_outside(model: Any, content: FileContent, islands: set[str]) -> tuple[str, ...]:
     """Lists float tensors whose name holds no float island's."""
     plain = {layer.name for layer in model.layers if not isinstance(layer, DecomposedLayer)}
-    # What is no layer has no scope in the names of TensorFlow: `model/Softplus`.
+    # What is no layer has no scope of its own in the names of TensorFlow: `model/Softplus`,
+    # `model/reduce_variance/Mean`.
     is_scoped = all(name in plain for name, _ in float_operations(model))
+    names = {layer.name for layer in model.layers}
     return tuple(
         name
         for name in content.float_tensors()
@@ -323,5 +325,13 @@ def _floats_outside(model: Any, content: FileContent, islands: set[str]) -> tupl
             re.search(rf"/{re.escape(island)}(_wall|_range)?(_\d+)*/", f"/{name}/")
             for island in islands
         )
-        and (is_scoped or any(part.count("/") > 1 for part in name.split(";")))
+        and not (not is_scoped and _has_no_layer(name, names))
+    )
+
+
+def _has_no_layer(name: str, layers: set[str]) -> bool:
+    """Tells whether a tensor of the file has no layer in its name, behind the model's."""
+    scopes = re.split(r"[/;]", name)[1:]
+    return not any(
+        re.sub(r"(_\d+)$", "", scope) in layers or scope in layers for scope in scopes[:-1]
     )

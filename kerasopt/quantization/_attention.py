@@ -10,10 +10,6 @@ from kerasopt.quantization._steps import UNIT, Steps
 
 ops = keras.ops
 
-_MASKED = -16.0
-"""Added to the scores of keys that may not be seen. `exp(-16)` is far below the 1/256 in which the
-file gives its softmax, and leaves levels for the scores themselves, which -1e9 would not."""
-
 
 def multi_head_attention(
     steps: Steps,
@@ -41,18 +37,22 @@ def multi_head_attention(
         k, v = ops.repeat(k, groups, axis=2), ops.repeat(v, groups, axis=2)
     scores = steps.round("scores", ops.einsum("bqhd,bkhd->bhqk", q, k))
     if use_causal_mask:
-        scores = steps.round("masked", scores + _causal(query.shape[1], value.shape[1]))
+        scores = steps.hide("scores", scores, _future(query, value)[None, None])
     seen = steps.round("weights", ops.softmax(scores, axis=-1), UNIT)
     seen = steps.dropout(seen, float(layer.dropout))
     context = steps.round("context", ops.einsum("bhqk,bkhd->bqhd", seen, v))
     return _output(steps, weights, context)
 
 
-def dot_attention(steps: Steps, layer: Any, inputs: Any, **_: Any) -> Any:
+def dot_attention(
+    steps: Steps, layer: Any, inputs: Any, *, use_causal_mask: bool = False, **_: Any
+) -> Any:
     """`softmax(q k') v`."""
     query, value = inputs[0], inputs[1]
     key = inputs[2] if len(inputs) > 2 else value
     scores = steps.round("scores", ops.matmul(query, ops.transpose(key, (0, 2, 1))))
+    if use_causal_mask:
+        scores = steps.hide("scores", scores, _future(query, value)[None])
     seen = steps.round("weights", ops.softmax(scores, axis=-1), UNIT)
     return ops.matmul(steps.dropout(seen, float(layer.dropout)), value)
 
@@ -77,6 +77,6 @@ def _output(steps: Steps, weights: dict[str, Any], context: Any) -> Any:
     return y if bias is None else y + steps.variable(bias)
 
 
-def _causal(queries: int, keys: int) -> Any:
-    mask = np.tril(np.ones((queries, keys), "float32"))
-    return ((1.0 - mask) * _MASKED)[None, None]
+def _future(query: Any, value: Any) -> Any:
+    """Returns 1 where a key lies behind the query, (queries, keys)."""
+    return 1.0 - np.tril(np.ones((query.shape[1], value.shape[1]), "float32"))

@@ -88,6 +88,12 @@ class DecomposedLayer(keras.layers.Layer):
         inner = [self.layer] if isinstance(self.layer, keras.Layer) else []
         return [*inner, *self.ranges.values()]
 
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        """Returns the mask that the layer inside hands on, if it hands one on."""
+        if not getattr(self.layer, "supports_masking", False):
+            return None
+        return self.layer.compute_mask(inputs, mask)
+
     def call(self, inputs: Any, *args: Any, site: int = 0, training: Any = None, **kwargs: Any):  # type: ignore[no-untyped-def]
         """Returns what the layer returns, before the range behind it."""
 
@@ -114,6 +120,7 @@ class DecomposedLayer(keras.layers.Layer):
             constant=constant_levels,
             dropout=drop,
             inverse_root=inverse_root,
+            hide=lambda name, x, hidden: self.ranges[name].hide(x, hidden),
             activation_steps=activation_steps,
         )
         outputs = STEPS[self.steps](steps, self.layer, inputs, *args, **kwargs)
@@ -149,6 +156,7 @@ class DecomposedLayer(keras.layers.Layer):
             constant=lambda value: np.asarray(constant_levels(value)),
             dropout=lambda x, _rate: x,
             inverse_root=keras.ops.rsqrt,
+            hide=lambda _name, x, hidden: x - hidden * 1e9,
             activation_steps=activation_steps,
         )
         return STEPS[self.steps](steps, self.layer, *args, **kwargs)
@@ -199,6 +207,7 @@ def inner_ranges(op: Any, function: Callable[..., Any], args: Any, kwargs: Any) 
             constant=lambda value: np.asarray(value, "float32"),
             dropout=lambda x, _rate: x,
             inverse_root=keras.ops.rsqrt,
+            hide=lambda _name, x, hidden: x - hidden * 1e9,
             activation_steps=activation_steps,
         ),
         op,

@@ -110,14 +110,12 @@ def clip(_steps: Steps, _op: Any, x: Any, **_: Any) -> Any:
 def separable_convolution(steps: Steps, layer: Any, x: Any) -> Any:
     """A depthwise convolution, then a 1x1 convolution."""
     spatial = len(layer.depthwise_kernel.shape) - 2
-    if layer.padding == "causal":
-        left = layer.dilation_rate[0] * (layer.kernel_size[0] - 1)
-        x = ops.pad(x, [[0, 0], [left, 0], [0, 0]])
+    x, padding = _padded(layer, x)
     x = ops.depthwise_conv(
         x,
         steps.kernel(layer.depthwise_kernel, tuple(range(spatial))),
         strides=layer.strides,
-        padding="valid" if layer.padding == "causal" else layer.padding,
+        padding=padding,
         data_format="channels_last",
         dilation_rate=layer.dilation_rate,
     )
@@ -132,17 +130,25 @@ def time_distributed(steps: Steps, op: Any, x: Any, **_: Any) -> Any:
     layer, steps_count = op.layer, x.shape[1]
     if isinstance(layer, keras.layers.Dense):
         return _finish(steps, layer, ops.matmul(x, steps.kernel(layer.kernel, (0,))))
-    flat = ops.reshape(x, (-1, *x.shape[2:]))
+    flat, padding = _padded(layer, ops.reshape(x, (-1, *x.shape[2:])))
     y = ops.conv(
         flat,
         steps.kernel(layer.kernel, tuple(range(len(layer.kernel.shape) - 1))),
         strides=layer.strides,
-        padding=layer.padding,
+        padding=padding,
         data_format="channels_last",
         dilation_rate=layer.dilation_rate,
     )
     y = _finish(steps, layer, y)
     return ops.reshape(y, (-1, steps_count, *y.shape[1:]))
+
+
+def _padded(layer: Any, x: Any) -> tuple[Any, str]:
+    """Puts the zeros of a causal padding in front; returns what padding is left to do."""
+    if layer.padding != "causal":
+        return x, layer.padding
+    left = layer.dilation_rate[0] * (layer.kernel_size[0] - 1)
+    return ops.pad(x, [[0, 0], [left, 0], [0, 0]]), "valid"
 
 
 def layer_normalization(steps: Steps, layer: Any, x: Any) -> Any:

@@ -1,5 +1,6 @@
 """Options of an operation that change its rule. Each returns a reason, changed fields, or None."""
 
+import inspect
 import math
 from typing import Any
 
@@ -55,8 +56,8 @@ def affine(op: Any, node: Any) -> Any:
 
 
 def relu(op: Any, node: Any) -> Any:  # noqa: ARG001
-    """Slope, threshold and another ceiling than 6."""
-    if not isinstance(op, keras.layers.ReLU):
+    """Slope, threshold and another ceiling than 6, of the layer or of the activation called."""
+    if not hasattr(op, "max_value"):
         return None
     if op.threshold:
         return {"kind": "float", "reason": "a threshold", "leaks": True}
@@ -74,10 +75,12 @@ def leaky(op: Any, node: Any) -> Any:  # noqa: ARG001
     return None if 0.0 <= parts.slope_of(op) <= 1.0 else "a slope that is not in [0, 1]"
 
 
-def merge(op: Any, node: Any) -> Any:  # noqa: ARG001
+def merge(op: Any, node: Any) -> Any:
     """More than two tensors at once, or a constant that is not a number."""
     if node is None:
         return None
+    if _changes_nothing(op, node):
+        return {"kind": "dropped"}
     if len(node.inputs) > 2:
         return {"steps": parts.chain}
     if any(np.size(c) > 1 for c in constants(node)):
@@ -93,8 +96,63 @@ def variables(op: Any, node: Any) -> Any:  # noqa: ARG001
     return None
 
 
-def divide(op: Any, node: Any) -> Any:  # noqa: ARG001
+def join(op: Any, node: Any) -> Any:
+    """A ReLU that is written as the larger of a tensor and 0."""
+    is_maximum = node is not None and type(op).__name__ == "Maximum" and len(node.inputs) == 1
+    return {"kind": "relu"} if is_maximum and not np.any(constants(node)[0]) else None
+
+
+def pad(op: Any, node: Any) -> Any:
+    """A constant that the range of the input may not hold."""
+    if node is None:
+        return None
+    if op.mode != "constant":
+        return None
+    return {"kind": "join"} if np.any(arguments(op, node).get("constant_values") or 0) else None
+
+
+def converted(op: Any, node: Any) -> Any:  # noqa: ARG001
+    """Another dtype behind it."""
+    if node is None or node.inputs[0].dtype == node.outputs[0].dtype:
+        return None
+    return {"kind": "same"}
+
+
+def augmentation(op: Any, node: Any) -> Any:
+    """What is no identity in the file."""
+    if type(op).__module__.split(".")[0] != "keras":
+        return "a subclass of an augmentation layer"
+    if node is not None and node.inputs[0].shape != node.outputs[0].shape:
+        return "it crops in training alone"
+    return None
+
+
+def fixed(op: Any, node: Any) -> Any:  # noqa: ARG001
+    """A mask."""
+    return _MASK if node is not None and node.kwargs.get("mask") is not None else None
+
+
+_NEUTRAL = {"Add": 0, "Subtract": 0, "Multiply": 1, "Divide": 1, "TrueDivide": 1}
+
+
+def _changes_nothing(op: Any, node: Any) -> bool:
+    """Tells sums with 0 and products with 1, which the converter leaves out."""
+    if len(node.inputs) != 1 or type(op).__name__ not in _NEUTRAL:
+        return False
+    found = constants(node)
+    order = type(op).__name__ in ("Add", "Multiply") or keras.backend.is_keras_tensor(node.args[0])
+    same = (node.inputs[0].shape, node.inputs[0].dtype) == (
+        node.outputs[0].shape,
+        node.outputs[0].dtype,
+    )
+    neutral = _NEUTRAL[type(op).__name__]
+    return order and same and len(found) == 1 and bool(np.all(np.equal(found[0], neutral)))
+
+
+def divide(op: Any, node: Any) -> Any:
     """A divisor that is a tensor."""
+    if node is not None and _changes_nothing(op, node):
+        return {"kind": "dropped"}
     if node is None or (len(node.inputs) == 1 and keras.backend.is_keras_tensor(node.args[0])):
         return None
     return {
@@ -120,7 +178,9 @@ def power(op: Any, node: Any) -> Any:
 
 
 def own(op: Any, node: Any) -> Any:
-    """Products with a constant tensor, means of one value."""
+    """Products with a constant tensor, means of one value or of what a mask leaves."""
+    if node is not None and node.kwargs.get("mask") is not None:
+        return _MASK
     if node is not None and type(op).__name__.startswith(("Mean", "GlobalAverage")):
         values = math.prod(size or 0 for size in node.inputs[0].shape[1:])
         if values and values == math.prod(size or 0 for size in node.outputs[0].shape[1:]):
@@ -153,8 +213,21 @@ def layer_norm(op: Any, node: Any) -> Any:
 
 
 def group_norm(op: Any, node: Any) -> Any:
-    """Channels that are not last."""
+    """Channels that are not last, images of any size."""
+    if node is not None and None in node.inputs[0].shape[1:]:
+        return "groups of any number of values"
     return affine(op, node)
+
+
+def total(op: Any, node: Any) -> Any:
+    """Any number of values."""
+    if node is None:
+        return None
+    shape = node.inputs[0].shape
+    axes = range(len(shape)) if op.axis is None else np.atleast_1d(op.axis)
+    if any(shape[axis] is None for axis in axes):
+        return {"kind": "float", "steps": None, "reason": "a sum of any number of values"}
+    return None
 
 
 def attention(op: Any, node: Any) -> Any:
@@ -162,12 +235,15 @@ def attention(op: Any, node: Any) -> Any:
     if node is not None:
         if any(len(tensor.shape) != 3 for tensor in node.inputs):
             return "attention over other tensors than (batch, steps, features)"
-        if any(node.kwargs.get(name) is not None for name in _MASKS):
+        given = arguments(op, node)
+        if any(given.get(name) is not None for name in _MASKS):
             return "a mask given as a tensor"
-        if node.kwargs.get("return_attention_scores"):
+        if given.get("return_attention_scores"):
             return "the attention scores are an output"
         if node.masked:
-            return "masks from an Embedding or Masking layer"
+            return _MASKED
+        if given.get("use_causal_mask") and _of_any_length(node):
+            return _ANY_LENGTH
     config = op.get_config()
     if config.get("use_gate") or config.get("sliding_window") or config.get("output_shape"):
         return "a gate, a window or another output shape"
@@ -175,22 +251,37 @@ def attention(op: Any, node: Any) -> Any:
 
 
 _MASKS = ("attention_mask", "query_mask", "value_mask", "key_mask")
+_MASK = "a mask"
+_MASKED = "masks from an Embedding or Masking layer"
+_ANY_LENGTH = "a causal mask on any number of steps"
+
+
+def _of_any_length(node: Any) -> bool:
+    return any(tensor.shape[1] is None for tensor in node.inputs)
 
 
 def dot_attention(op: Any, node: Any) -> Any:
     """Scores other than plain products."""
     if op.use_scale or op.score_mode != "dot":
         return "a learned scale or another score than the product"
-    if node is not None and (node.masked or node.kwargs.get("mask") is not None):
-        return "a mask"
-    if node is not None and node.kwargs.get("return_attention_scores"):
+    if node is None:
+        return None
+    given = arguments(op, node)
+    if node.masked or given.get("mask") is not None:
+        return _MASK
+    if given.get("return_attention_scores"):
         return "the attention scores are an output"
-    return None
+    return _ANY_LENGTH if given.get("use_causal_mask") and _of_any_length(node) else None
 
 
 def dot(op: Any, node: Any) -> Any:  # noqa: ARG001
     """Vectors normalized first."""
     return "TFLite has no int8 normalization of vectors" if op.normalize else None
+
+
+def arguments(op: Any, node: Any) -> dict[str, Any]:
+    """Returns the arguments of a call by name, however they were given."""
+    return dict(inspect.signature(op.call).bind(*node.args, **node.kwargs).arguments)
 
 
 def constants(node: Any) -> list[Any]:

@@ -11,6 +11,7 @@ from kerasopt._backend import keras
 from kerasopt.quantization._decomposed import DecomposedLayer, activation_steps
 from kerasopt.quantization._exceptions import INTEGERS
 from kerasopt.quantization._fake_quant import fake_quantize, fake_quantize_kernel
+from kerasopt.quantization._fusion import is_dropped, maker
 from kerasopt.quantization._graph import Graph, Node, flat_functional
 from kerasopt.quantization._kernels import CARRYING, RECURRENT, QuantizedLayer, kernels_of
 from kerasopt.quantization._layers import FakeQuantize
@@ -28,6 +29,7 @@ class _ConstantRange(keras.layers.Layer):
 
     def __init__(self, low: float, high: float, name: str) -> None:
         super().__init__(name=name, dtype="float32")
+        self.supports_masking = True
         self.low, self.high = low, high
 
     def call(self, inputs: Any) -> Any:
@@ -101,7 +103,8 @@ class _Builder:
             return op
         if (
             self._has_ranges
-            and isinstance(op, keras.layers.ReLU)
+            and hasattr(op, "max_value")
+            and rule_for(op).kind == "relu"
             and rule_for(op).fixed_range is not None
         ):
             return keras.layers.ReLU(name=op.name)  # the range behind it clips
@@ -119,7 +122,10 @@ class _Builder:
             number = next(self._calls[op.name])  # a shared layer is called more than once
             name = f"{op.name}_call_{number}" if number else op.name
             return _map_channels(args[0], *_read_affine(op, args[0].shape), name)
-        if _only_for_training(op) or isinstance(op, FakeQuantize):
+        if is_dropped(node):
+            is_float = "float" in str(args[0].dtype)
+            return args[0] if is_float else ops.cast(args[0], node.outputs[0].dtype)
+        if isinstance(op, FakeQuantize):
             return args[0]
         if self._has_ranges and self._is_walled(op):
             args, kwargs = self._walled(op, (args, kwargs))
@@ -156,14 +162,21 @@ class _Builder:
 
     def _apart(self, node: Node, x: Any) -> Any:
         """Puts an operator between two ranges in a row, of which the converter would drop one."""
-        before = self._graph.producer.get(id(node.inputs[0]))
-        if before is None or before.op is node.op:
-            return x
-        kind = rule_for(before.op, before).kind
-        if not isinstance(before.op, FakeQuantize) and kind not in ("same", "join"):
+        if all(layer is node.op for layer in self._ranges_before(node.inputs[0])):
             return x
         ones = _diagonal(None, None, x.shape[-1])
         return _map_channels(x, *ones, f"{node.op.name}_from_{next(self._count)}")
+
+    def _ranges_before(self, tensor: Any) -> set[FakeQuantize]:
+        """Finds the ranges that a tensor lies on, through all that keeps them."""
+        before = self._graph.producer.get(id(tensor))
+        if before is None:
+            return set()
+        if isinstance(before.op, FakeQuantize):
+            return {before.op}
+        if rule_for(before.op, before).kind not in ("same", "dropped", "join"):
+            return set()
+        return set().union(*(self._ranges_before(each) for each in before.inputs))
 
     def _steps(self, op: DecomposedLayer, *args: Any, site: int = 0, **kwargs: Any) -> Any:
         kwargs.pop("training", None)
@@ -175,6 +188,16 @@ class _Builder:
             if not self._has_ranges:
                 return tensor
             return _ConstantRange(low, high, f"{layer.name}_{number}_{site}")(tensor)
+
+        def hide(name: str, scores: Any, hidden: Any) -> Any:
+            layer = op.ranges[name]
+            _, high = _range_of(layer)
+            lowest, _ = layer.hidden_range()
+            lowered = ops.add(scores, hidden * np.float32(lowest - high))
+            if not self._has_ranges:
+                return lowered
+            name = f"{layer.name}_hidden_{number}_{site}"
+            return _ConstantRange(*layer.hidden_range(), name)(lowered)
 
         parts = itertools.count()
         steps = Steps(
@@ -189,6 +212,7 @@ class _Builder:
             constant=lambda value: np.asarray(constant_levels(value)),
             dropout=lambda x, _rate: x,
             inverse_root=ops.rsqrt,
+            hide=hide,
             activation_steps=activation_steps,
         )
         return STEPS[op.steps](steps, op.layer, *args, **kwargs)
@@ -219,7 +243,7 @@ class _Builder:
         kind = rule_for(op, node).kind
         if kind not in ("affine", "norm") or len(node.outputs) != 1:
             return False
-        before = self._graph.producer.get(id(node.inputs[0]))
+        before = maker(self._graph, node.inputs[0])
         # Behind a kernel a BatchNormalization is folded by the converter.
         kernels = (QuantizedLayer, DecomposedLayer, *CARRYING)
         return kind == "affine" or before is None or not isinstance(before.op, kernels)
@@ -237,6 +261,10 @@ def _range_of(layer: FakeQuantize) -> tuple[float, float]:
 
 class _Wall(keras.layers.Layer):
     """Does nothing, in float: a negation, which has no int8 kernel, and its inverse."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name=name)
+        self.supports_masking = True
 
     def call(self, inputs: Any) -> Any:
         return -inputs * -1.0
@@ -260,21 +288,6 @@ class _ToFloat(keras.layers.Layer):
 
 def _levels(variable: Any, axes: Sequence[int]) -> np.ndarray:
     return np.asarray(fake_quantize_kernel(ops.convert_to_numpy(variable), axes))
-
-
-def _only_for_training(op: Any) -> bool:
-    noise = (
-        keras.layers.Dropout,
-        keras.layers.SpatialDropout1D,
-        keras.layers.SpatialDropout2D,
-        keras.layers.SpatialDropout3D,
-        keras.layers.GaussianNoise,
-        keras.layers.GaussianDropout,
-        keras.layers.AlphaDropout,
-        keras.layers.ActivityRegularization,
-    )
-    drops_paths = type(op).__name__ == "StochasticDepth"  # of keras.applications, not public
-    return isinstance(op, noise) or drops_paths or getattr(op, "kerasopt_training_only", False)
 
 
 def _read_affine(op: Any, shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:

@@ -67,6 +67,10 @@ class QuantizedLayer(keras.layers.Wrapper):
         self.supports_masking = True
         self.built = layer.built
 
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        """Returns the mask that the layer hands on, if it hands one on."""
+        return self.layer.compute_mask(inputs, mask) if self.layer.supports_masking else None
+
     def build(self, input_shape: Any = None) -> None:
         """Builds the layer inside."""
         if not self.layer.built:

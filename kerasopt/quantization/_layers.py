@@ -156,6 +156,36 @@ class FakeQuantize(keras.layers.Layer):
         low, high = self._range()
         return float(low), float(high)
 
+    def hide(self, inputs: Any, hidden: Any) -> Any:
+        """Lowers values until a softmax gives them 0, and rounds to a range with room for that.
+
+        What is hidden goes below all that the range can hold, to one level, so that nothing of it
+        is left.
+
+        Args:
+            inputs: float tensor on the levels of this range, such as the scores of attention.
+            hidden: 1.0 where a value must not count, else 0.0; broadcast against `inputs`.
+
+        Returns:
+            The tensor on the levels of `hidden_range`.
+        """
+        low, high = self._range()
+        lowest, highest = self._hidden(low, high)
+        lowered = inputs - hidden * (high - lowest)
+        rounded = fake_quantize(lowered, lowest, highest, num_bits=self.num_bits)
+        is_known = self.fixed_range is not None or tf.reduce_max(self.seen) > 0.0
+        return tf.where(is_known, rounded, inputs - hidden * 1e9)
+
+    def hidden_range(self) -> tuple[float, float]:
+        """Returns the range of what `hide` returns as two floats."""
+        low, high = self._hidden(*self._range())
+        return float(low), float(high)
+
+    def _hidden(self, low: Any, high: Any) -> tuple[Any, Any]:
+        if self.symmetric:
+            return symmetric_range(low - _HIDDEN, high, num_bits=self.num_bits)
+        return _off_ties(low - _HIDDEN, high)
+
     def set_range(self, low: Any, high: Any, *, batches: int = 1) -> None:
         """Sets the range, as if it had been seen in training.
 
@@ -222,6 +252,11 @@ class FakeQuantize(keras.layers.Layer):
             "frozen": self.frozen,
         }
 
+
+_HIDDEN = 16.0
+"""How far below the lowest score the hidden ones lie. `exp(-16)` is far below the 1/256 in which
+the file gives its softmax, also a thousandfold, and leaves levels for the scores themselves, which
+-1e9 would not."""
 
 _NARROWEST = 1e-6
 """What is narrower was never anything but zero, and any range holds it."""

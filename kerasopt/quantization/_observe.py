@@ -9,6 +9,7 @@ import numpy as np
 from kerasopt._backend import keras
 from kerasopt._layer_filter import walk_layers
 from kerasopt.quantization._decomposed import CALL_ONLY, DecomposedLayer, activation_steps
+from kerasopt.quantization._fusion import only_reader
 from kerasopt.quantization._graph import Graph, Node, flat_functional
 from kerasopt.quantization._kernels import CARRYING, QuantizedLayer, kernels_of
 from kerasopt.quantization._layers import FakeQuantize
@@ -119,7 +120,7 @@ def _layer_kernel(op: QuantizedLayer, node: Node, graph: Graph) -> KernelLevels:
         bias = keras.ops.convert_to_numpy(op.layer.bias).ravel()
         if len(bias) != len(scale):  # an EinsumDense whose bias has other axes
             return KernelLevels(op.name, levels, scale, None, None)
-    reader = graph.only_consumer(node.outputs[0])
+    reader = only_reader(graph, node.outputs[0])
     factor = None
     if reader is not None and isinstance(reader.op, keras.layers.BatchNormalization):
         factor, offset = _fold(reader.op, len(scale))
@@ -156,6 +157,7 @@ def _inner_kernels(op: DecomposedLayer, node: Node) -> list[KernelLevels]:
         constant=lambda value: np.asarray(value, "float32"),
         dropout=lambda x, _rate: x,
         inverse_root=keras.ops.rsqrt,
+        hide=lambda _name, x, _hidden: x,
         activation_steps=activation_steps,
     )
     kwargs = {name: value for name, value in node.kwargs.items() if name not in CALL_ONLY}

@@ -4,10 +4,25 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from kerasopt.quantization._exceptions import INTEGERS
+from kerasopt.quantization._exceptions import INTEGERS, constants
+from kerasopt.quantization._fusion import (
+    is_output,
+    is_pooling,
+    maker,
+    only_reader,
+    readers,
+    takes_norm,
+)
 from kerasopt.quantization._graph import Graph, Node, is_table
-from kerasopt.quantization._rules import Rule, activation_rule, end_rule, rule_for
+from kerasopt.quantization._rules import (
+    activation_of,
+    activation_rule,
+    end_rule,
+    function_name,
+    rule_for,
+)
 from kerasopt.quantization._steps import FUSED_ACTIVATIONS, activation_name
+from kerasopt.quantization._table import Rule
 
 LEFT_OUT = "left out by `layers` or `scheme`"
 
@@ -72,7 +87,8 @@ class Plan:
         self.split: dict[int, Point] = {}
         self.floats: list[tuple[str, str]] = []
         self._grid: dict[int, Range] = {}  # tensor id -> the range it lies on
-        self._open: set[int] = set()  # ids of tensors inside a group, which never exist in the file
+        self._open: set[int] = set()  # ids of tensors in a group, which never exist in the file
+        self._same: dict[int, int] = {}  # tensor id -> the id of the one that it is in the file
         self._relus: dict[tuple[int, str, Any], Range] = {}
         self._means: list[Node] = []
         self._selected = selected
@@ -91,6 +107,9 @@ class Plan:
         if not any(_is_float(tensor) for tensor in node.outputs):
             return
         rule = rule_for(node.op, node)
+        if rule.kind == "dropped":
+            self._place_dropped(node)
+            return
         if not self._selected(node.op):
             rule = dataclasses.replace(
                 rule, reason="left out by `layers` or `scheme`", weights=False
@@ -113,7 +132,7 @@ class Plan:
         getattr(self, f"_place_{rule.kind}")(node, rule)
 
     def _place_kernel(self, node: Node, rule: Rule) -> None:  # noqa: ARG002
-        name = activation_name(getattr(node.op, "activation", None))
+        name = activation_name(activation_of(node.op))
         if node.index not in self.decomposed:
             self.kernels.add(node.index)
             if name not in FUSED_ACTIVATIONS:
@@ -123,7 +142,8 @@ class Plan:
             self._end_group(node)
         else:
             self._watch(
-                node.outputs[0], self._range_behind(node, activation_rule(node.op.activation))
+                node.outputs[0],
+                self._range_behind(node, activation_rule(activation_of(node.op))),
             )
 
     def _split(self, node: Node, name: str) -> None:
@@ -146,8 +166,13 @@ class Plan:
         self._end_group(node)
 
     def _place_relu(self, node: Node, rule: Rule) -> None:
+        pooling = maker(self.graph, node.inputs[0])
+        if pooling is not None and rule.fixed_range is None and is_pooling(pooling):
+            # TFLite's pooling carries a ReLU, and keeps the range of its input.
+            self._share(node, self._grid[id(node.inputs[0])], rule_for(pooling.op, pooling))
+            return
         # Equal operations on one tensor become one, which has one range.
-        key = id(node.inputs[0]), relu_name(node.op), rule.fixed_range
+        key = self._original(node.inputs[0]), relu_name(node.op), rule.fixed_range
         if key not in self._relus:
             self._relus[key] = self._range_behind(node, rule)
         self._watch(node.outputs[0], self._relus[key])
@@ -166,8 +191,20 @@ class Plan:
             for tensor in node.outputs:
                 self._grid[id(tensor)] = grids[0]
 
+    def _place_dropped(self, node: Node) -> None:
+        before, behind = node.inputs[0], node.outputs[0]
+        self._same[id(behind)] = self._original(before)
+        if id(before) in self._grid:
+            self._grid[id(behind)] = self._grid[id(before)]
+        if id(before) in self._open:
+            self._open.add(id(behind))
+
     def _place_shared(self, node: Node, rule: Rule) -> None:
-        self._share(node, self._grid[id(node.inputs[0])], rule)
+        grid, tensor = self._grid[id(node.inputs[0])], node.outputs[0]
+        if is_pooling(node) and self._reads_only_relu(tensor):
+            self._grid[id(tensor)] = grid  # rounded behind the ReLU
+        else:
+            self._share(node, grid, rule)
 
     def _share(self, node: Node, grid: Range, rule: Rule) -> None:
         self._grid[id(node.outputs[0])] = grid
@@ -183,7 +220,8 @@ class Plan:
             self._own(node)
             return
         roots = [grid.root() for grid in grids if grid is not None]
-        if len({id(root) for root in roots}) == 1:
+        has_constants = bool(constants(node))
+        if len({id(root) for root in roots}) == 1 and not has_constants:
             self._grid[id(node.outputs[0])] = roots[0]
             return
         shared = Range(f"{node.op.name}_range", op=node.op)
@@ -193,7 +231,10 @@ class Plan:
                 self.moved[node.index, id(tensor)] = Point(shared)
             elif root.root() is not shared:
                 root.root().parent = shared
-        self._grid[id(node.outputs[0])] = shared
+        if has_constants:
+            self._watch(node.outputs[0], shared)  # the range has to hold them too
+        else:
+            self._grid[id(node.outputs[0])] = shared
 
     def _place_fixed(self, node: Node, rule: Rule) -> None:
         self._watch(node.outputs[0], self._range_behind(node, rule))
@@ -229,13 +270,13 @@ class Plan:
     def _end_group(self, node: Node) -> None:
         """Puts the range behind a node, unless the next operation is fused with it."""
         tensor = node.outputs[0]
-        reader = self.graph.only_consumer(tensor)
-        mine = rule_for(node.op, node).kind
+        reader = only_reader(self.graph, tensor)
         folds = (
             reader is not None
             and self._selected(reader.op)
-            and mine == "kernel"
+            and rule_for(node.op, node).kind == "kernel"
             and rule_for(reader.op, reader).kind == "norm"
+            and takes_norm(node.op)
         )
         if folds or self._reads_only_relu(tensor):
             self._open.add(id(tensor))
@@ -244,27 +285,28 @@ class Plan:
 
     def _reads_only_relu(self, tensor: Any) -> bool:
         """Tells whether a ReLU alone reads a tensor, or several that are one in the file."""
-        readers = self.graph.consumers[id(tensor)]
-        rules = {rule_for(reader.op, reader) for reader in readers}
-        names = {relu_name(reader.op) for reader in readers}
-        is_output = id(tensor) in self.graph.outputs
+        found = readers(self.graph, tensor)
+        rules = {rule_for(reader.op, reader) for reader in found}
+        names = {relu_name(reader.op) for reader in found}
         return (
-            not is_output
+            not is_output(self.graph, tensor)
             and len(rules) == len(names) == 1
             and next(iter(rules)).kind == "relu"
-            and all(self._selected(reader.op) for reader in readers)
+            and all(self._selected(reader.op) for reader in found)
         )
+
+    def _original(self, tensor: Any) -> int:
+        return self._same.get(id(tensor), id(tensor))
 
     def _is_folded(self, node: Node) -> bool:
         return id(node.inputs[0]) in self._open
 
     def _leads_out(self, tensor: Any) -> bool:
         """Tells whether nothing reads a tensor but what only passes it on to the output."""
-        readers = self.graph.consumers[id(tensor)]
         return all(
             rule_for(reader.op, reader).kind == "same"
             and all(self._leads_out(output) for output in reader.outputs)
-            for reader in readers
+            for reader in readers(self.graph, tensor)
         )
 
     def _is_island(self, node: Node) -> bool:
@@ -296,7 +338,8 @@ def relu_name(op: Any) -> str:
     """Tells kinds of ReLU apart, however they are written."""
     if hasattr(op, "max_value"):
         return "relu" if op.max_value is None else f"relu{op.max_value:g}"
-    return activation_name(getattr(op, "activation", op)).lower()
+    name = function_name(activation_name(getattr(op, "activation", op)))
+    return "relu" if name == "maximum" else str(name)
 
 
 def _reads_integers(node: Node) -> bool:

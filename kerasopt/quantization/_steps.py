@@ -33,6 +33,8 @@ class Steps:
         constant: a constant that is no weight -> its int8 levels.
         dropout: `(tensor, rate)` -> the tensor, in training with zeros.
         inverse_root: `1 / sqrt(x)` as int8 has it, where 0 gives the largest level.
+        hide: `(name, tensor on the range of that name, 1 where hidden, else 0)` -> the tensor with
+            what is hidden so low that a softmax gives it 0.
         activation_steps: an activation function -> the steps it is taken apart into, or `None`.
     """
 
@@ -43,6 +45,7 @@ class Steps:
     constant: Callable[[Any], Any]
     dropout: Callable[[Any, float], Any]
     inverse_root: Callable[[Any], Any]
+    hide: Callable[[str, Any, Any], Any]
     activation_steps: Callable[[Any], Any]
 
     def round(self, name: str, tensor: Any, fixed: Fixed = None) -> Any:
