@@ -1,12 +1,14 @@
 """Quantization-aware training, measured: the price of a step, and what int8 costs in accuracy.
 
     python benchmarks/quantization.py step
+    python benchmarks/quantization.py convert
     python benchmarks/quantization.py flowers17 [--seeds 0 1 2]
     python benchmarks/quantization.py cifar10 [--seeds 0 1 2] [--images 5000]
     python benchmarks/quantization.py small [--seeds 0 1 2]
 
 `step` trains MobileNetV2 0.35 (96×96, batches of 32) in real `fit` calls that take turns batch by
-batch, so that what else the machine does hits all alike; TF-MOT on tf_keras beside it. `flowers17`
+batch, so that what else the machine does hits all alike; TF-MOT on tf_keras beside it. `convert`
+makes EfficientNetB0 (224×224) quantization-aware and a file of it. `flowers17`
 trains the fine-tuned EfficientNet-Lite0 that `transfer.py` left in `runs/` on, as float and from
 the same weights quantization-aware, for as many epochs at the same rates, and exports it, with
 post-training int8 of the same float model beside it. `cifar10` does so with MobileNetV3Small and
@@ -17,8 +19,10 @@ asked. Each training goes into `results/quantization.json` when it is done and i
 
 import argparse
 import gzip
+import itertools
 import os
 import statistics
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -39,6 +43,7 @@ import kerasopt as ko
 BATCH, STEPS, WARM_UP = 32, 150, 10
 BARS: dict[str, dict[str, float]] = {
     "step": {"aware_over_plain": 1.25},
+    "convert": {"seconds": 60},
     "flowers17": {"aware_points_lost": 0.2, "same_class": 0.99},
     "cifar10": {"aware_points_lost": 0.5},
     "small": {"same_class": 0.99},
@@ -99,6 +104,24 @@ def step(_: argparse.Namespace) -> None:
         "ratio": {name: round(medians[a] / medians[b], 3) for name, (a, b) in pairs.items()},
     }
     record_part("quantization", "step", figures)
+
+
+def convert(_: argparse.Namespace) -> None:
+    """Measures how long it takes from a float EfficientNetB0 to its int8 file."""
+    model = keras.applications.EfficientNetB0(weights=None, classes=17, classifier_activation=None)
+    pixels = np.random.default_rng(0).uniform(0, 255, (4, 224, 224, 3)).astype("float32")
+    clock = [time.perf_counter()]
+    aware = ko.quantization.quantize_aware(model)
+    clock.append(time.perf_counter())
+    ko.quantization.calibrate(aware, pixels)
+    clock.append(time.perf_counter())
+    file = ko.export.to_tflite(aware, quantize="int8", verify=False)
+    clock.append(time.perf_counter())
+    seconds = [round(after - before, 2) for before, after in itertools.pairwise(clock)]
+    named = dict(zip(("quantize_aware", "calibrate", "to_tflite"), seconds, strict=True))
+    record_part(
+        "quantization", "convert", {"bars": BARS["convert"], "seconds": named, "bytes": file.size}
+    )
 
 
 # What int8 costs in accuracy
@@ -267,7 +290,13 @@ def summary(part: str, runs: dict[str, Any], **facts: Any) -> dict[str, Any]:
     }
 
 
-PARTS = {"step": step, "flowers17": flowers17, "cifar10": cifar10, "small": small}
+PARTS = {
+    "step": step,
+    "convert": convert,
+    "flowers17": flowers17,
+    "cifar10": cifar10,
+    "small": small,
+}
 
 
 def main() -> None:
