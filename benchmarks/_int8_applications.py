@@ -94,18 +94,17 @@ def _figures(ko, result, report):
 
 def table(figures):
     """The table of docs/quantization.md."""
-    lines = [
-        "| model | input | int8 MACs | ranges | kernels | least equal operation | float islands |",
-        "|---|---:|---:|---:|---:|---:|---|",
-    ]
+    heads = "model|input|int8 MACs|float operators|ranges|kernels|least equal|float islands"
+    lines = [f"| {heads.replace('|', ' | ')} |", "|---|---:|---:|---:|---:|---:|---:|---|"]
     for name in sorted(figures):
         row = figures[name]
         islands = "none"
         if row["islands"]:
             (op, reason), more = row["islands"][0], len(row["islands"]) - 1
-            islands = f"`{op}` and {more} more ({reason})"
+            islands = f"`{op}` and {more} more ({reason})" if more else f"`{op}` ({reason})"
         lines.append(
-            f"| `{name}` | {row['size']} | {row['int8_macs']:.1%} | {row['ranges']} "
-            f"| {row['kernels']} | {row['least_equal'][1]:.2%} | {islands} |"
+            f"| `{name}` | {row['size']} | {row['int8_macs']:.1%} "
+            f"| {row['float_operators']} | {row['ranges']} | {row['kernels']} "
+            f"| {row['least_equal'][1]:.2%} | {islands} |"
         )
     return "\n".join(lines) + "\n"

@@ -111,6 +111,15 @@ def count_of(x: Any) -> int:
     return len(next(iter(x.values()), ())) if isinstance(x, dict) else len(x)
 
 
+def predict_batch(model: Any, x: Any) -> list[np.ndarray]:
+    """Returns a Keras model's outputs for a batch, one behind the other.
+
+    Under a strategy each replica is given the whole batch, and all of them answer.
+    """
+    outputs = keras.tree.flatten(model.predict_on_batch(x))
+    return [np.asarray(output)[: count_of(x)] for output in outputs]
+
+
 def _slices(arrays: tuple[Any, ...], batch_size: int, shuffle: bool) -> Iterator[Any]:
     count = count_of(arrays[0])
     order = np.random.default_rng(0).permutation(count) if shuffle else None

@@ -266,6 +266,8 @@ for layer in layers:
         np.testing.assert_array_equal(first, second)
 result = ko.export.to_tflite(quantize.quantized_model, quantize="int8", verify=(x, y))
 assert result.agreement == 1.0
+result = ko.export.to_tflite(quantize.model, verify=(x, y))
+assert (result.samples, result.agreement) == (len(x), 1.0)
 # The extremes of a batch are those of all replicas: the number of them makes no difference.
 _, alone = train(tf.distribute.get_strategy())
 for layer, other in zip(layers, alone, strict=True):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kerasopt._backend import keras
-from kerasopt._data import batches, border_of, class_indices, top_class
+from kerasopt._data import batches, border_of, class_indices, predict_batch, top_class
 from kerasopt.export._convert import output_names
 from kerasopt.export._interpreter import TFLiteModel
 from kerasopt.profiling import diff
@@ -73,7 +73,7 @@ def compare(model: Any, lite: Any, data: Any, *, max_relative_error: float) -> C
     found: list[list[np.ndarray]] = [[] for _ in names]
     labels = []
     for x, y in batches(data, name="verify", several_labels=len(names) > 1):
-        outputs = keras.tree.flatten(model.predict_on_batch(x))
+        outputs = predict_batch(model, x)
         given = lite.predict(x)
         for index, name in enumerate(names):
             expected[index].append(_numbers(outputs[index]))

@@ -9,6 +9,7 @@ import numpy as np
 # Files are run in `export`, which builds on this room; it is called as a user does.
 import kerasopt as ko
 from kerasopt._backend import keras
+from kerasopt._data import predict_batch
 from kerasopt._keras_file import load_keras
 from kerasopt._layer_filter import walk_layers
 from kerasopt.profiling._keras_model import replaced_calls
@@ -41,7 +42,8 @@ class KerasSide:
 
     def predict(self, x: Any) -> np.ndarray:
         """Returns the outputs (batch, ...)."""
-        return np.asarray(self._model.predict_on_batch(x), "float32")
+        (outputs,) = predict_batch(self._model, x)
+        return outputs.astype("float32")
 
     def layers(self, x: Any) -> list[Made]:
         """Returns what each layer makes of a batch, in the order of their last calls.
