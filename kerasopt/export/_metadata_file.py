@@ -6,6 +6,7 @@ import os
 import pathlib
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -92,6 +93,7 @@ def damaged() -> Iterator[None]:
         yield
     except (
         AttributeError,
+        EOFError,
         IndexError,
         KeyError,
         NotImplementedError,
@@ -101,6 +103,7 @@ def damaged() -> Iterator[None]:
         ValueError,
         struct.error,
         zipfile.BadZipFile,
+        zlib.error,
     ) as error:
         raise ValueError(
             "The metadata of the TFLite file must be whole. "
