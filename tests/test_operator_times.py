@@ -56,6 +56,7 @@ def test_each_operator_alone_gives_what_it_gives_in_the_file(files, kind):
         np.testing.assert_allclose(real, expected, rtol=0 if kind == "int8" else 1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_rows_are_the_operators_of_the_file(files):
     times = ko.export.time_operators(files[None], runs=3, warmup=1)
     assert [each.operator for each in times.operators] == list(
@@ -73,6 +74,7 @@ def test_rows_are_the_operators_of_the_file(files):
     assert values["operators"][0]["operator"] == "CONV_2D"
 
 
+@pytest.mark.slow
 def test_constants_that_are_expanded_are_no_operators_of_their_own(files):
     assert "DEQUANTIZE" in ko.profiling.tflite_operators(files["float16"])
     times = ko.export.time_operators(files["float16"], runs=1, warmup=0, xnnpack=False)

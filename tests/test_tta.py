@@ -77,6 +77,7 @@ def test_batches():
     np.testing.assert_allclose(found, Keeper([]).predict(X))
 
 
+@pytest.mark.slow
 def test_random_views_of_an_augmentation(model):
     augmentation = ko.augmentation.Augmentation(
         [keras.layers.RandomFlip("horizontal"), keras.layers.RandomBrightness(0.2)], seed=3
