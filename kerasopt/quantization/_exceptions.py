@@ -104,9 +104,7 @@ def join(op: Any, node: Any) -> Any:
 
 def pad(op: Any, node: Any) -> Any:
     """A constant that the range of the input may not hold."""
-    if node is None:
-        return None
-    if op.mode != "constant":
+    if node is None or op.mode != "constant":
         return None
     return {"kind": "join"} if np.any(arguments(op, node).get("constant_values") or 0) else None
 

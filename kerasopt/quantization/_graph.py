@@ -58,11 +58,6 @@ class Graph:
         self.nodes.append(Node(len(self.nodes), op, *found, args, kwargs))
         return result
 
-    def only_consumer(self, tensor: Any) -> Node | None:
-        """Returns the node that alone reads a tensor; `None` if there are more or none."""
-        readers = self.consumers[id(tensor)]
-        return readers[0] if len(readers) == 1 and id(tensor) not in self.outputs else None
-
 
 def _makes_masks(op: Any) -> bool:
     op = original(op)

@@ -24,7 +24,7 @@ from kerasopt.quantization._rules import (
 from kerasopt.quantization._steps import FUSED_ACTIVATIONS, activation_name
 from kerasopt.quantization._table import Rule
 
-LEFT_OUT = "left out by `layers` or `scheme`"
+_LEFT_OUT = "left out by `layers` or `scheme`"
 
 
 @dataclasses.dataclass
@@ -111,9 +111,7 @@ class Plan:
             self._place_dropped(node)
             return
         if not self._selected(node.op):
-            rule = dataclasses.replace(
-                rule, reason="left out by `layers` or `scheme`", weights=False
-            )
+            rule = dataclasses.replace(rule, reason=_LEFT_OUT, weights=False)
             self._place_island(node, rule)
             return
         if rule.kind not in ("same", "float") and len(node.outputs) > 1:
