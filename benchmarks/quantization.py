@@ -12,10 +12,10 @@ makes EfficientNetB0 (224×224) quantization-aware and a file of it. `flowers17`
 trains the fine-tuned EfficientNet-Lite0 that `transfer.py` left in `runs/` on, as float and from
 the same weights quantization-aware, for as many epochs at the same rates, and exports it, with
 post-training int8 of the same float model beside it. `cifar10` does so with MobileNetV3Small and
-EfficientNetB0, trained from scratch on a sample of CIFAR-10 that is scaled up to 64×64 (at 32×32 their
-last maps are one pixel, and neither gets far), and `small` with ResNet-8 on 20,000
-images of CIFAR-10 and a net of three convolutions on Fashion-MNIST. All 10,000 test images are
-asked. Each training goes into `results/quantization.json` when it is done and is not run again.
+EfficientNetB0, trained from scratch on a sample of CIFAR-10 that is scaled up to 64×64 (at 32×32
+their last maps are one pixel, and neither gets far), and `small` with ResNet-8 on 20,000 images of
+CIFAR-10 and a net of three convolutions on Fashion-MNIST. All 10,000 test images are asked.
+Each training goes into `results/quantization.json` when it is done and is not run again.
 """
 
 import argparse

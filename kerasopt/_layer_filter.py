@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from kerasopt._backend import keras
 from kerasopt._validation import nearest
 
 LayerFilter = str | Sequence[str] | Callable[[Any], bool] | None
@@ -81,3 +82,29 @@ def select_layers(
             )
         keep |= hits
     return [(path, layer) for path, layer in layers if id(layer) in keep]
+
+
+def layers_inside(layer: Any) -> list[Any]:
+    """Lists the layers directly inside a layer: `layers` of a model, attributes of any other.
+
+    Keras has no public list of the layers inside a layer (the projections of attention, the cell
+    of a recurrent layer), so the attributes are read by their values, whatever their names.
+    """
+    if isinstance(layer, keras.Model):
+        return list(layer.layers)
+    found: dict[int, Any] = {}
+    for value in vars(layer).values():
+        for item in _layers_in(value):
+            found.setdefault(id(item), item)
+    return list(found.values())
+
+
+def _layers_in(value: Any) -> Iterable[Any]:
+    if isinstance(value, keras.Layer):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _layers_in(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _layers_in(item)

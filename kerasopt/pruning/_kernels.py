@@ -2,13 +2,13 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from kerasopt._backend import keras, tf
-from kerasopt._layer_filter import LayerFilter, select_layers
+from kerasopt._layer_filter import LayerFilter, layers_inside, select_layers
 
 # What Keras calls the variables that a layer multiplies its input with. Biases, and the gains and
 # statistics of normalization, have other names.
@@ -155,40 +155,14 @@ def _holders(model: Any) -> Iterator[_Holder]:
             yield _Holder((*chain, *(inside or [(layer.name, layer)])), tuple(own))
         # Models are what the user walks through; chains begin at the layers that Keras lists.
         below = chain if isinstance(layer, keras.Model) else (*chain, *inside)
-        for child in _children(layer):
+        for child in layers_inside(layer):
             yield from visit(child, "" if layer is model else f"{path}/", below)
 
     yield from visit(model, "", ())
 
 
-def _children(layer: Any) -> list[Any]:
-    """Lists the layers directly inside a layer: `layers` of a model, attributes of any other.
-
-    Keras has no public list of the layers inside a layer (the projections of attention, the cell
-    of a recurrent layer), so the attributes are read by their values, whatever their names.
-    """
-    if isinstance(layer, keras.Model):
-        return list(layer.layers)
-    found: dict[int, Any] = {}
-    for value in vars(layer).values():
-        for item in _layers_in(value):
-            found.setdefault(id(item), item)
-    return list(found.values())
-
-
-def _layers_in(value: Any) -> Iterable[Any]:
-    if isinstance(value, keras.layers.Layer):
-        yield value
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from _layers_in(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _layers_in(item)
-
-
 def _own_kernels(layer: Any) -> list[Any]:
-    inner = {id(weight) for child in _children(layer) for weight in child.weights}
+    inner = {id(weight) for child in layers_inside(layer) for weight in child.weights}
     own = [weight for weight in layer.weights if id(weight) not in inner]
     named = [weight for weight in own if weight.name in _NAMES]
     # TF-MOT's `PrunableLayer` protocol, for layers whose kernels have other names.

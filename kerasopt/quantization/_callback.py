@@ -5,13 +5,13 @@ from functools import partial
 from typing import Any
 
 from kerasopt._backend import keras
-from kerasopt._layer_filter import LayerFilter, walk_layers
+from kerasopt._layer_filter import LayerFilter
 from kerasopt.quantization._calibrate import calibrate
 from kerasopt.quantization._checks import check_finite_weights
 from kerasopt.quantization._observers import check_observer
 from kerasopt.quantization._ranges import RangeState
 from kerasopt.quantization._samples import Batch, collect
-from kerasopt.quantization._schemes import LayerSchemes, SchemeLike, check_scheme
+from kerasopt.quantization._schemes import LayerSchemes, SchemeLike, check_scheme, every_layer
 from kerasopt.quantization._twin import build_twin, float_operations
 from kerasopt.training import Moment, TrainingCallback, check_moment, ride_in_checkpoints
 
@@ -196,7 +196,7 @@ class QuantizeAware(TrainingCallback):
     def _on_freeze_batch_norm(self) -> bool:
         norms = [
             layer
-            for _, layer in walk_layers(self.model)
+            for _, layer in every_layer(self.model)
             if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
         ]
         for layer in norms:

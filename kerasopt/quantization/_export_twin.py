@@ -11,9 +11,17 @@ from kerasopt._backend import keras
 from kerasopt.quantization._decomposed import DecomposedLayer, activation_steps
 from kerasopt.quantization._exceptions import INTEGERS
 from kerasopt.quantization._fake_quant import fake_quantize, fake_quantize_kernel
+from kerasopt.quantization._flat import flat_functional
 from kerasopt.quantization._fusion import is_dropped, maker
-from kerasopt.quantization._graph import Graph, Node, flat_functional
-from kerasopt.quantization._kernels import CARRYING, RECURRENT, QuantizedLayer, kernels_of
+from kerasopt.quantization._graph import Graph, Node
+from kerasopt.quantization._kernels import (
+    CARRYING,
+    RECURRENT,
+    QuantizedLayer,
+    is_users,
+    kernels_of,
+    own_call,
+)
 from kerasopt.quantization._layers import FakeQuantize
 from kerasopt.quantization._renamed import without_renamed
 from kerasopt.quantization._rules import STEPS, rule_for
@@ -218,6 +226,8 @@ class _Builder:
         return STEPS[op.steps](steps, op.layer, *args, **kwargs)
 
     def _constant_kernels(self, op: QuantizedLayer) -> Any:
+        if is_users(op.layer):
+            return _ConstantInside(op)
         config = op.layer.get_config()
         config.update(name=op.name, dtype="float32")
         if op.linear:
@@ -247,6 +257,23 @@ class _Builder:
         # Behind a kernel a BatchNormalization is folded by the converter.
         kernels = (QuantizedLayer, DecomposedLayer, *CARRYING)
         return kind == "affine" or before is None or not isinstance(before.op, kernels)
+
+
+class _ConstantInside(keras.layers.Layer):
+    """A layer or model of the user's own, as it is but for the kernels inside, on their levels."""
+
+    def __init__(self, rounded: QuantizedLayer) -> None:
+        super().__init__(name=rounded.name, dtype="float32")
+        self.supports_masking = rounded.layer.supports_masking
+        self.layer = rounded.layer
+        self._levels = [(kernel, _levels(kernel, axes)) for kernel, axes in kernels_of(self.layer)]
+        self.built = True
+
+    def call(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        levels = [(kernel, ops.convert_to_tensor(value)) for kernel, value in self._levels]
+        with own_call(self.layer), keras.StatelessScope(state_mapping=levels):
+            outputs = self.layer(inputs, *args, **kwargs)
+        return keras.tree.map_structure(lambda output: ops.cast(output, "float32"), outputs)
 
 
 def _range_of(layer: FakeQuantize) -> tuple[float, float]:

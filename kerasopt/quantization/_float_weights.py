@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 
 from kerasopt._backend import keras
-from kerasopt.quantization._graph import flat_functional
-from kerasopt.quantization._renamed import copy_model
+from kerasopt.quantization._flat import flat_functional
+from kerasopt.quantization._renamed import copy_model, original
 from kerasopt.quantization._twin import (
     check_quantization_aware,
     is_quantization_aware,
     strip_ranges,
 )
+from kerasopt.quantization._variables import WithVariables
 from kerasopt.training import settle
 
 
@@ -68,7 +69,16 @@ def load_float_weights(model: Any, source: Any) -> None:
 
 
 def _weighted(model: Any) -> dict[str, Any]:
-    return {layer.name: layer for layer in model.layers if layer.weights}
+    """Lists layers by name, and operations with weights, whose names Keras counts, in order."""
+    found: dict[str, Any] = {}
+    count = 0
+    for layer in model.layers:
+        if isinstance(original(layer), WithVariables):
+            found[f"operation {count} with weights"] = layer
+            count += 1
+        elif layer.weights:
+            found[layer.name] = layer
+    return found
 
 
 def _read(bare: Any, source: Any) -> Any:
@@ -79,7 +89,7 @@ def _read(bare: Any, source: Any) -> Any:
                 f"`source` must be a float model. Received: {source.name!r}, which is "
                 "quantization-aware. Pass ko.quantization.strip of it."
             )
-        return flat_functional(source)
+        return flat_functional(source, own_layers=True)
     if not isinstance(source, str | os.PathLike):
         raise TypeError(
             "`source` must be a float model, or the path of its weights. "

@@ -1,8 +1,11 @@
 """The layer around each kernel of a quantization-aware model."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from kerasopt._backend import keras, tf
+from kerasopt._layer_filter import layers_inside
 from kerasopt._serialization import serializable
 from kerasopt.quantization._fake_quant import fake_quantize_kernel
 
@@ -25,7 +28,15 @@ def has_kernels(layer: Any) -> bool:
     """Tells whether `QuantizedLayer` can round the weights of a layer."""
     if isinstance(layer, layers.TimeDistributed):
         return isinstance(layer.layer, CARRYING)
-    return isinstance(layer, CARRYING + RECURRENT + _SEVERAL)
+    if isinstance(layer, CARRYING + RECURRENT + _SEVERAL):
+        return True
+    return is_users(layer) and bool(kernels_of(layer))
+
+
+def is_users(layer: Any) -> bool:
+    """Tells whether a layer is of a class that is neither of Keras nor of this package."""
+    is_layer = isinstance(layer, keras.Layer)
+    return is_layer and type(layer).__module__.split(".")[0] not in ("keras", "kerasopt")
 
 
 @serializable
@@ -34,9 +45,9 @@ class QuantizedLayer(keras.layers.Wrapper):
 
     Args:
         layer: a convolution, transposed or depthwise convolution (1-D or 2-D), Dense, EinsumDense,
-            a recurrent layer, whose input and recurrent kernels are rounded, or with float
-            activations also SeparableConv, TimeDistributed, attention of several heads or
-            Embedding, whose table has one scale.
+            a recurrent layer, whose input and recurrent kernels are rounded, a layer or model of
+            your own, in which all kernels are, or with float activations also SeparableConv,
+            TimeDistributed, attention of several heads or Embedding, whose table has one scale.
         linear: leave the layer's activation to an operation behind; only ReLU and ReLU6 fuse.
         float_activations: whether the layer computes in float, with only its weights on levels.
         name: name of the wrapper; default is the layer's own.
@@ -87,12 +98,15 @@ class QuantizedLayer(keras.layers.Wrapper):
         try:
             if self.linear:
                 self.layer.activation = keras.activations.linear
-            with keras.StatelessScope(state_mapping=rounded, collect_losses=True) as scope:
+            with (
+                own_call(self.layer),
+                keras.StatelessScope(state_mapping=rounded, collect_losses=True) as scope,
+            ):
                 outputs = self.layer(inputs, *args, **kwargs)
         finally:
             if self.linear:
                 self.layer.activation = activation
-        if isinstance(self.layer, RECURRENT + _ATTENTION):
+        if isinstance(self.layer, RECURRENT + _ATTENTION) or is_users(self.layer):
             _keep_state(self.layer, scope)
         if self.linear:
             regularize_activity(self.layer, keras.activations.get(activation)(outputs))
@@ -105,7 +119,8 @@ class QuantizedLayer(keras.layers.Wrapper):
     def compute_output_spec(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Returns the layer's specification in float32."""
         kwargs.pop("training", None)
-        spec = self.layer.compute_output_spec(inputs, *args, **kwargs)
+        with own_call(self.layer):
+            spec = self.layer.compute_output_spec(inputs, *args, **kwargs)
         return keras.tree.map_structure(
             lambda tensor: keras.KerasTensor(tensor.shape, dtype="float32"), spec
         )
@@ -121,6 +136,18 @@ class QuantizedLayer(keras.layers.Wrapper):
             "linear": self.linear,
             "float_activations": self.float_activations,
         }
+
+
+@contextlib.contextmanager
+def own_call(layer: Any) -> Iterator[None]:
+    """Gives a model its own `call` back for a while, which in `fit` is the graph that it is in."""
+    is_hooked = isinstance(layer, keras.Model) and "call" in vars(layer)
+    hooked = vars(layer).pop("call") if is_hooked else None
+    try:
+        yield
+    finally:
+        if is_hooked:
+            vars(layer)["call"] = hooked
 
 
 def regularize_activity(layer: Any, outputs: Any) -> None:
@@ -168,7 +195,10 @@ def kernels_of(layer: Any) -> list[tuple[Any, tuple[int, ...]]]:
         # The last reduces heads and their features, the others the features of the input.
         kernels = [v for v in layer.weights if v.name == "kernel"]
         return [(v, (0, 1) if "attention_output" in v.path else (0,)) for v in kernels]
-    return [(layer.kernel, kernel_axes(layer))]
+    if isinstance(layer, CARRYING):
+        return [(layer.kernel, kernel_axes(layer))]
+    inside = (pair for inner in layers_inside(layer) for pair in kernels_of(inner))
+    return list({id(kernel): (kernel, axes) for kernel, axes in inside}.values())
 
 
 def kernel_axes(layer: Any) -> tuple[int, ...]:

@@ -9,8 +9,9 @@ import numpy as np
 from kerasopt._backend import keras
 from kerasopt._layer_filter import walk_layers
 from kerasopt.quantization._decomposed import CALL_ONLY, DecomposedLayer, activation_steps
+from kerasopt.quantization._flat import flat_functional
 from kerasopt.quantization._fusion import only_reader
-from kerasopt.quantization._graph import Graph, Node, flat_functional
+from kerasopt.quantization._graph import Graph, Node
 from kerasopt.quantization._kernels import CARRYING, QuantizedLayer, kernels_of
 from kerasopt.quantization._layers import FakeQuantize
 from kerasopt.quantization._renamed import without_renamed

@@ -8,7 +8,7 @@ import numpy as np
 
 from kerasopt._backend import keras, tf
 from kerasopt.quantization._decomposed import DecomposedLayer
-from kerasopt.quantization._graph import flat_functional
+from kerasopt.quantization._flat import flat_functional
 from kerasopt.quantization._layers import FakeQuantize
 from kerasopt.quantization._observers import BINS
 

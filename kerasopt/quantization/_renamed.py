@@ -71,7 +71,15 @@ def copy_of(op: Any) -> Any:
 
 
 def _named_copy(op: Any, name: str) -> Any:
-    copy = type(op).from_config(op.get_config())
+    try:
+        copy = type(op).from_config(op.get_config())
+    except (NotImplementedError, TypeError) as error:
+        raise ValueError(
+            "A copy of the model needs copies of its layers. "
+            f"Received: {op.name!r}, a {type(op).__name__}, that cannot be made from its config. "
+            "Let `__init__` take `**kwargs` for the base class and what `get_config` returns, or "
+            "train with the callback QuantizeAware, which copies nothing."
+        ) from error
     copy.name = name
     return copy
 

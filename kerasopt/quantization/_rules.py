@@ -7,12 +7,18 @@ from typing import Any
 from kerasopt._backend import keras
 from kerasopt.quantization import _decompositions as parts
 from kerasopt.quantization import _exceptions as exceptions
+from kerasopt.quantization._kernels import has_kernels, is_users
 from kerasopt.quantization._renamed import original
 from kerasopt.quantization._steps import FUSED_ACTIVATIONS, activation_name
 from kerasopt.quantization._table import TABLE, Row, Rule
 from kerasopt.quantization._variables import WithVariables
 
 _UNKNOWN = Rule("float", reason="no int8 rule for this operation yet", leaks=True)
+_OWN = Rule(
+    "float",
+    reason="a call that is no graph of layers and keras.ops, or another one in training",
+    leaks=True,
+)
 _WITH_VARIABLES = Row(Rule("sum", parts.with_variable), unless=exceptions.variables)
 _BY_LAYER = {name: row for row in TABLE for name in row.layers.split()}
 _ONLY_SOMETIMES: tuple[Callable[..., Any], ...] = (
@@ -54,7 +60,14 @@ def rule_for(op: Any, node: Any = None) -> Rule:
             if getattr(type(op), "call", None) is not getattr(kind, "call", None):
                 return Rule("float", reason="a subclass with a call of its own", leaks=True)
             return _resolve(_BY_LAYER[kind.__name__], op, node)
+    if is_users(op):
+        return dataclasses.replace(_OWN, weights=has_kernels(op))
     return _UNKNOWN
+
+
+def is_own(op: Any) -> bool:
+    """Tells whether an operation is a layer or subclassed model of the user's own."""
+    return rule_for(op).reason == _OWN.reason
 
 
 def activation_rule(function: Any) -> Rule:

@@ -4,11 +4,13 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from kerasopt._layer_filter import LayerFilter, select_layers, walk_layers
+from kerasopt._backend import keras
+from kerasopt._layer_filter import LayerFilter, layers_inside, select_layers, walk_layers
 from kerasopt._serialization import serializable
 from kerasopt._validation import nearest
+from kerasopt.quantization._kernels import has_kernels
 from kerasopt.quantization._renamed import original
-from kerasopt.quantization._rules import rule_for
+from kerasopt.quantization._rules import is_own, rule_for
 
 
 @serializable
@@ -166,7 +168,7 @@ def resolve_scheme(
         {'body': 'int16x8', 'head': None}
     """
     check_scheme(scheme)
-    every = walk_layers(model)
+    every = every_layer(model)
     found: dict[str, Scheme | None] = {}
     if isinstance(scheme, Mapping):
         for pattern, value in scheme.items():
@@ -176,13 +178,36 @@ def resolve_scheme(
             for path, _ in hits:
                 found.setdefault(path, None if value is None else Scheme.of(value))
     rest = INT8 if isinstance(scheme, Mapping) else Scheme.of(scheme)
-    schemes = {path: found.get(path, rest) for path, _ in every}
+    schemes: dict[str, Scheme | None] = {}
+    for path, _ in every:  # parts of a layer of the user's own follow it
+        schemes[path] = found[path] if path in found else schemes.get(_around(path), rest)
     if layers is not None:
         picked = {path for path, _ in select_layers(every, layers)}
+        picked |= {path for path, _ in every if _around(path) in picked}
         for path, _ in _with_kernels(every):
             if path not in picked:
                 schemes[path] = None
     return schemes
+
+
+def _around(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
+def every_layer(model: Any) -> list[tuple[str, Any]]:
+    """Lists path and layer as `walk_layers`, and the layers inside of the user's own."""
+    found = {id(layer): (path, layer) for path, layer in walk_layers(model)}
+
+    def visit(path: str, layer: Any) -> None:
+        for inner in layers_inside(layer):
+            found.setdefault(id(inner), (f"{path}/{inner.name}", inner))
+            if is_own(inner):
+                visit(f"{path}/{inner.name}", inner)
+
+    for path, layer in list(found.values()):
+        if is_own(layer):
+            visit(path, layer)
+    return list(found.values())
 
 
 def _with_kernels(layers: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
@@ -203,7 +228,16 @@ class LayerSchemes:
         paths = resolve_scheme(model, scheme, layers=layers)
         used = {s for s in paths.values() if s is not None}
         self._rest = used.pop() if len(used) == 1 else INT8
-        self._by_id = {id(layer): paths[path] for path, layer in walk_layers(model)}
+        self._by_id = {id(layer): paths[path] for path, layer in every_layer(model)}
+        self._close(model)
+
+    def _close(self, layer: Any) -> Scheme | None:
+        """Leaves a layer of the user's own out, should it not be opened, where a part of it is."""
+        inner = layers_inside(layer) if isinstance(layer, keras.Model) or is_own(layer) else []
+        schemes = [(has_kernels(part), self._close(part)) for part in inner]
+        if is_own(layer) and (True, None) in schemes:
+            self._by_id[id(layer)] = None
+        return self.of(layer)
 
     def of(self, op: Any) -> Scheme | None:
         """Returns the scheme of a layer; operations that are no layers have that of all layers."""

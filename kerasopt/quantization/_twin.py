@@ -11,7 +11,8 @@ from kerasopt._backend import keras
 from kerasopt._layer_filter import LayerFilter, walk_layers
 from kerasopt.quantization._checks import check_finite_weights
 from kerasopt.quantization._decomposed import DecomposedLayer, inner_ranges
-from kerasopt.quantization._graph import Graph, Node, flat_functional, functional, tensors
+from kerasopt.quantization._flat import flat_functional
+from kerasopt.quantization._graph import Graph, Node, functional, tensors
 from kerasopt.quantization._kernels import QuantizedLayer, has_kernels
 from kerasopt.quantization._layers import FIXED_INT16, FakeQuantize
 from kerasopt.quantization._placement import Plan, Point, Range
@@ -70,7 +71,7 @@ def quantize_aware(model: Any, scheme: SchemeLike = "int8", *, layers: LayerFilt
     """
     check_scheme(scheme)
     settle(model)
-    source = flat_functional(model)
+    source = flat_functional(model, own_layers=True)
     _check_not_quantized(source)
     check_finite_weights(model)
     schemes = LayerSchemes(model, scheme, layers)
@@ -81,7 +82,7 @@ def quantize_aware(model: Any, scheme: SchemeLike = "int8", *, layers: LayerFilt
 
 def build_twin(model: Any, schemes: LayerSchemes) -> Any:
     """Returns the quantization-aware graph around the very layers of `model`."""
-    flat = flat_functional(model)
+    flat = flat_functional(model, own_layers=True)
     _check_not_quantized(flat)
     graph = Graph(flat)
     # Schemes: the plan places activations; kernels without activations are wrapped all the same.
