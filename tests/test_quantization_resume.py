@@ -1,6 +1,9 @@
 """Ranges ride in checkpoints: a killed and restarted run ends as if nothing had happened."""
 
 import contextlib
+import signal
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -90,6 +93,38 @@ def test_killed_at_any_step_ends_as_if_nothing_had_happened(tmp_path, whole, kil
     model, quantize, _ = start(tmp_path, last=last, calibration=other)
     assert_equal(state(model, quantize), whole)
     assert not {"kerasopt_ranges", "save_weights", "load_weights"} & set(vars(model))
+
+
+KILLED = """
+import os, pathlib, signal, sys
+import keras
+import numpy as np
+from tests import test_quantization_resume as resume
+
+class KillProcess(keras.callbacks.Callback):
+    batches = 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.batches += 1
+        if self.batches == int(sys.argv[2]):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+folder = pathlib.Path(sys.argv[1])
+resume.Kill = lambda _: KillProcess()
+model, quantize, _ = resume.start(folder, kill=1, calibration=resume.X[:8])
+np.savez(folder / "state.npz", *resume.state(model, quantize))
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_process_goes_on_in_another(tmp_path, whole):
+    command = [sys.executable, "-c", KILLED, str(tmp_path)]
+    first = subprocess.run([*command, "10"], check=False, capture_output=True)
+    assert first.returncode == -signal.SIGKILL
+    assert not (tmp_path / "state.npz").exists()
+    subprocess.run([*command, "1000"], check=True, capture_output=True)
+    with np.load(tmp_path / "state.npz") as found:
+        assert_equal([found[name] for name in found.files], whole)
 
 
 @pytest.mark.slow
