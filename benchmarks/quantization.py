@@ -50,7 +50,7 @@ BARS: dict[str, dict[str, float]] = {
     "small": {"same_class": 0.99},
 }
 EPOCHS = {"flowers17": 3, "cifar10": 3, "small": 3}
-FLOAT_EPOCHS = {"cifar10": 10, "small": 6}
+FLOAT_EPOCHS = {"cifar10": 15, "small": 6}
 CIFAR_SIZE = 64  # pixels; the photos have 32
 BATCHES = {"flowers17": 32, "cifar10": 64, "small": 128}
 
@@ -207,7 +207,7 @@ def cifar10(options: argparse.Namespace) -> None:
         run(
             "cifar10",
             name,
-            from_scratch("cifar10", build, parts),
+            from_scratch("cifar10", name, build, parts),
             options,
             images=options.images,
             size=CIFAR_SIZE,
@@ -230,7 +230,7 @@ def small(options: argparse.Namespace) -> None:
         rows = recorded("quantization").get("small", {}).get("runs", {}).get(name, {})
         if all(str(seed) in rows for seed in options.seeds):
             continue
-        run("small", name, from_scratch("small", build, load()), options)
+        run("small", name, from_scratch("small", name, build, load()), options)
 
 
 def three_convolutions() -> Any:
@@ -263,15 +263,20 @@ def fashion_mnist() -> dict[str, Any]:
     }
 
 
-def from_scratch(part: str, build: Callable[[], Any], parts: dict[str, Any]) -> Any:
-    """Returns what trains a float model from the beginning, with its data."""
+def from_scratch(part: str, name: str, build: Callable[[], Any], parts: dict[str, Any]) -> Any:
+    """Returns what trains a float model from the beginning, or finds it in `runs/`."""
     size = BATCHES[part]
 
     def trained(seed: int) -> tuple[Any, Any, dict[str, Any]]:
-        model, train = build(), augmented(parts["train"], seed, size)
-        epochs = FLOAT_EPOCHS[part]
+        path = RUNS / f"{part}_{name.replace(' ', '_')}_{seed}.keras"
+        train = augmented(parts["train"], seed, size)
+        if path.exists():
+            return keras.models.load_model(path, compile=False), train, parts
+        model, epochs = build(), FLOAT_EPOCHS[part]
         compiled(model, 2e-3, epochs * (len(parts["train"][0]) // size))
         model.fit(train, epochs=epochs, verbose=2)
+        path.parent.mkdir(exist_ok=True)
+        model.save(path)
         return model, train, parts
 
     return trained

@@ -21,6 +21,7 @@ from kerasopt.quantization import (
     scheme_of,
 )
 from kerasopt.quantization._kernels import kernels_of
+from kerasopt.quantization._twin import REASON
 from tests.models import compiled, small_cnn, stripes
 
 X, Y = stripes(32)
@@ -57,11 +58,14 @@ def test_the_first_regex_that_finds_a_layer_decides():
     found = names({"logits": None, "block1": "int16x8", "block": "int8_weights"})
     assert found["logits"] is None
     assert found["block1_depthwise"] == found["block1_relu"] == "int16x8"
-    assert found["block2_conv"] == found["block2_pool"] == "int8_weights"
-    assert found["stem_conv"] == "int8"
+    assert found["block2_conv"] == "int8_weights"
+    assert found["block2_pool"] == found["stem_conv"] == "int8"
 
 
-def test_none_means_the_kernels_among_the_layers_found():
+def test_none_and_weights_alone_mean_the_kernels_among_the_layers_found():
+    found = names({"block1": "int8_weights"})
+    assert found["block1_depthwise"] == found["block1_project"] == "int8_weights"
+    assert found["block1_relu"] == "int8"
     found = names({"block1": None})
     assert found["block1_depthwise"] is found["block1_project"] is None
     assert found["block1_relu"] == "int8"
@@ -268,14 +272,17 @@ def test_the_file_of_a_layer_with_weights_alone_among_others():
     assert (result.operations.kernels, result.operations.faults()) == (4, [])
 
 
-def test_ranges_of_8_and_16_bits_have_no_file():
-    model = quantize_aware(small_cnn(), {"block1": "int16x8"})
+@pytest.mark.slow
+def test_16_bits_among_8_are_float_in_the_model_as_in_its_file():
+    with pytest.warns(UserWarning, match=r"no file with 16-bit .*'block1_depthwise' and \d more"):
+        model = quantize_aware(small_cnn(), {"logits": None, "block1": "int16x8"})
     model(X, training=True)
-    bits = {name: layer.num_bits for name, layer in ranges_of(model).items()}
-    assert bits["block1_project_range"] == 16
-    assert bits["block2_conv_range"] == 8
-    with pytest.raises(ValueError, match=r"8-bit or 16-bit activations.*ranges of 8 and 16 bits"):
-        ko.quantization.export_twin(model)
+    reasons = dict(float_operations(model))
+    assert reasons["block1_depthwise"] == reasons["block1_project"] == REASON
+    assert {layer.num_bits for layer in ranges_of(model).values()} == {8}
+    result = ko.export.to_tflite(model, quantize="int8", verify=X)
+    assert result.operations.faults() == []
+    assert result.agreement == 1.0
 
 
 def test_weights_that_are_not_finite():

@@ -64,8 +64,7 @@ def export_twin(model: Any, *, batch_size: int | None = 1) -> Any:
         batch_size: inputs that the graph takes at once; `None` for any number.
 
     Raises:
-        ValueError: the model is not quantization-aware, a range has seen no training batch, or
-            8-bit and 16-bit ranges are mixed, for which TFLite has no file.
+        ValueError: the model is not quantization-aware, or a range has seen no training batch.
     """
     has_ranges = scheme_of(model).activation_num_bits == 8
     flat = without_renamed(flat_functional(model))

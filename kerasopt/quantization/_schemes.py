@@ -1,6 +1,7 @@
 """Schemes: how many bits weights and activations get, for a model or layer by layer."""
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -145,8 +146,8 @@ def resolve_scheme(
         model: a Keras model; nested models are opened, and paths join their names with `/`.
         scheme: the name of a preset, a `Scheme`, or a dict of regexes, searched in the layers'
             paths, and schemes. The first regex that finds a layer decides, and a layer that none
-            finds gets `"int8"`. `None` as a scheme leaves layers float: those with kernels among
-            the layers found, while what lies between them follows its neighbours, or all of them
+            finds gets `"int8"`. `None` and `"int8_weights"` are of those with kernels among the
+            layers found, while what lies between them follows its neighbours, or of all of them
             where none has a kernel.
         layers: which layers to quantize at all: a regex, a list of them, or a callable. Again
             only layers with kernels are chosen one by one.
@@ -173,10 +174,11 @@ def resolve_scheme(
     if isinstance(scheme, Mapping):
         for pattern, value in scheme.items():
             hits = select_layers(every, pattern, argument="scheme")
-            if value is None:
+            wanted = None if value is None else Scheme.of(value)
+            if wanted is None or wanted.activation_num_bits is None:
                 hits = _with_kernels(hits) or hits
             for path, _ in hits:
-                found.setdefault(path, None if value is None else Scheme.of(value))
+                found.setdefault(path, wanted)
     rest = INT8 if isinstance(scheme, Mapping) else Scheme.of(scheme)
     schemes: dict[str, Scheme | None] = {}
     for path, _ in every:  # parts of a layer of the user's own follow it
@@ -215,6 +217,26 @@ def _with_kernels(layers: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
     return [(path, layer) for path, layer, rule in rules if rule.kind == "kernel" or rule.weights]
 
 
+def _of_one_file(schemes: dict[str, Scheme | None], kernels: set[str]) -> dict[str, Scheme | None]:
+    """Gives layers of 16 bits among others of 8 float activations, as one TFLite file has them.
+
+    Those without a kernel follow their neighbours.
+    """
+    bits = {scheme.activation_num_bits for scheme in schemes.values() if scheme is not None}
+    if not {8, 16} <= bits:
+        return schemes
+    wide = [path for path, s in schemes.items() if s is not None and s.activation_num_bits == 16]
+    warnings.warn(
+        "TFLite has no file with 16-bit activations beside 8-bit ones, so layers of 'int16x8' "
+        f"among others of 'int8' compute in float, with int8 levels for kernels: {wide[0]!r} and "
+        f"{len(wide) - 1} more. Name 'int8_weights' to say so, or give all layers 'int16x8'.",
+        stacklevel=4,
+    )
+    weights = PRESETS["int8_weights"]
+    narrowed = {path: weights if path in kernels else INT8 for path in wide}
+    return {**schemes, **narrowed}
+
+
 class LayerSchemes:
     """The schemes of a model's layers, by the layers themselves.
 
@@ -225,10 +247,12 @@ class LayerSchemes:
     """
 
     def __init__(self, model: Any, scheme: SchemeLike, layers: LayerFilter = None) -> None:
+        every = every_layer(model)
         paths = resolve_scheme(model, scheme, layers=layers)
+        paths = _of_one_file(paths, {path for path, _ in _with_kernels(every)})
         used = {s for s in paths.values() if s is not None}
         self._rest = used.pop() if len(used) == 1 else INT8
-        self._by_id = {id(layer): paths[path] for path, layer in every_layer(model)}
+        self._by_id = {id(layer): paths[path] for path, layer in every}
         self._close(model)
 
     def _close(self, layer: Any) -> Scheme | None:

@@ -314,20 +314,12 @@ def scheme_of(model: Any) -> Scheme:
         model: a quantization-aware model.
 
     Raises:
-        ValueError: the model is not quantization-aware, or its ranges have 8 and 16 bits, for
-            which TFLite has no file.
+        ValueError: the model is not quantization-aware.
     """
     check_quantization_aware(model)
-    ranges = [layer for _, layer in walk_layers(model) if isinstance(layer, FakeQuantize)]
-    num_bits = sorted({layer.num_bits for layer in ranges})
-    if len(num_bits) > 1:
-        raise ValueError(
-            "A TFLite file has 8-bit or 16-bit activations. Received: "
-            f"{model.name!r}, with ranges of {' and '.join(map(str, num_bits))} bits. "
-            "Train all layers with one of the schemes 'int8' and 'int16x8'."
-        )
-    by_bits = {scheme.activation_num_bits: scheme for scheme in PRESETS.values()}
-    return by_bits[num_bits[0] if num_bits else None]
+    ranges = (layer for _, layer in walk_layers(model) if isinstance(layer, FakeQuantize))
+    num_bits = next((layer.num_bits for layer in ranges), None)
+    return next(s for s in PRESETS.values() if s.activation_num_bits == num_bits)
 
 
 def check_quantization_aware(model: Any) -> None:
