@@ -3,7 +3,7 @@
     python benchmarks/quantization.py step
     python benchmarks/quantization.py convert
     python benchmarks/quantization.py flowers17 [--seeds 0 1 2]
-    python benchmarks/quantization.py cifar10 [--seeds 0 1 2] [--images 10000] [--networks NAME]
+    python benchmarks/quantization.py cifar10 [--seeds 0 1 2] [--networks NAME]
     python benchmarks/quantization.py small [--seeds 0 1 2]
 
 `step` trains MobileNetV2 0.35 (96×96, batches of 32) in real `fit` calls that take turns batch by
@@ -12,9 +12,10 @@ makes EfficientNetB0 (224×224) quantization-aware and a file of it. `flowers17`
 trains the fine-tuned EfficientNet-Lite0 that `transfer.py` left in `runs/` on, as float and from
 the same weights quantization-aware, for as many epochs at the same rates, and exports it, with
 post-training int8 of the same float model beside it. `cifar10` does so with MobileNetV3Small and
-EfficientNetB0, trained from scratch on a sample of CIFAR-10 that is scaled up to 64×64 (at 32×32
-their last maps are one pixel, and neither gets far), and `small` with ResNet-8 on 20,000 images of
-CIFAR-10 and a net of three convolutions on Fashion-MNIST. All 10,000 test images are asked.
+EfficientNetB0, trained from scratch on a sample of CIFAR-10, which is scaled up to 64×64 for
+EfficientNetB0 (at 32×32 its last maps are one pixel, and it gets to a third of the images), and
+`small` with ResNet-8 on all of CIFAR-10 and a net of three convolutions on Fashion-MNIST. All
+10,000 test images are asked.
 Each training goes into `results/quantization.json` when it is done and is not run again.
 """
 
@@ -50,8 +51,15 @@ BARS: dict[str, dict[str, float]] = {
     "small": {"same_class": 0.99},
 }
 EPOCHS = {"flowers17": 3, "cifar10": 3, "small": 3}
-FLOAT_EPOCHS = {"cifar10": 15, "small": 6}
-CIFAR_SIZE = 64  # pixels; the photos have 32
+CIFAR = {  # pixels, images to train on, epochs in float
+    "MobileNetV3Small": (32, 5_000, 20),
+    "EfficientNetB0": (64, 10_000, 15),
+}
+FLOAT_EPOCHS = {
+    "ResNet8 CIFAR-10": 12,
+    "CNN Fashion-MNIST": 6,
+    **{name: epochs for name, (*_, epochs) in CIFAR.items()},
+}
 BATCHES = {"flowers17": 32, "cifar10": 64, "small": 128}
 
 
@@ -189,42 +197,34 @@ def flowers17(options: argparse.Namespace) -> None:
 
 def cifar10(options: argparse.Namespace) -> None:
     """Trains the networks that collapse in int8, float first, once for each seed."""
-    parts = {part: (larger(x), y) for part, (x, y) in cifar(options.images).items()}
     for name in options.networks:
+        size, images, _ = CIFAR[name]
+        parts = {part: (larger(x, size), y) for part, (x, y) in cifar(images).items()}
 
-        def build(name: str = name) -> Any:
+        def build(name: str = name, size: int = size) -> Any:
             model = getattr(keras.applications, name)(
-                input_shape=(CIFAR_SIZE, CIFAR_SIZE, 3),
-                weights=None,
-                classes=10,
-                classifier_activation=None,
+                input_shape=(size, size, 3), weights=None, classes=10, classifier_activation=None
             )
             for layer in model.layers:  # statistics that follow a training as short as this
                 if isinstance(layer, keras.layers.BatchNormalization):
                     layer.momentum = 0.9
             return model
 
-        run(
-            "cifar10",
-            name,
-            from_scratch("cifar10", name, build, parts),
-            options,
-            images=options.images,
-            size=CIFAR_SIZE,
-        )
+        run("cifar10", name, from_scratch("cifar10", name, build, parts), options)
 
 
-def larger(images: np.ndarray) -> np.ndarray:
-    """Scales photos (n, 32, 32, 3) of bytes up to 64×64."""
-    size = (CIFAR_SIZE, CIFAR_SIZE)
-    scaled = [tf.image.resize(part, size) for part in np.array_split(images, 20)]
+def larger(images: np.ndarray, size: int) -> np.ndarray:
+    """Scales photos of bytes (n, height, width, 3) up, if they are not as large."""
+    if images.shape[1] == size:
+        return images
+    scaled = [tf.image.resize(part, (size, size)) for part in np.array_split(images, 20)]
     return np.concatenate([tf.cast(tf.round(part), tf.uint8) for part in scaled])
 
 
 def small(options: argparse.Namespace) -> None:
     """Trains small nets on all of CIFAR-10 and of Fashion-MNIST, once for each seed."""
     for name, build, load in (
-        ("ResNet8 CIFAR-10", lambda: resnet8(keras), lambda: cifar(20_000)),
+        ("ResNet8 CIFAR-10", lambda: resnet8(keras), lambda: cifar(50_000)),
         ("CNN Fashion-MNIST", three_convolutions, fashion_mnist),
     ):
         rows = recorded("quantization").get("small", {}).get("runs", {}).get(name, {})
@@ -272,7 +272,7 @@ def from_scratch(part: str, name: str, build: Callable[[], Any], parts: dict[str
         train = augmented(parts["train"], seed, size)
         if path.exists():
             return keras.models.load_model(path, compile=False), train, parts
-        model, epochs = build(), FLOAT_EPOCHS[part]
+        model, epochs = build(), FLOAT_EPOCHS[name]
         compiled(model, 2e-3, epochs * (len(parts["train"][0]) // size))
         model.fit(train, epochs=epochs, verbose=2)
         path.parent.mkdir(exist_ok=True)
@@ -282,7 +282,7 @@ def from_scratch(part: str, name: str, build: Callable[[], Any], parts: dict[str
     return trained
 
 
-def run(part: str, name: str, trained: Any, options: argparse.Namespace, **facts: Any) -> None:
+def run(part: str, name: str, trained: Any, options: argparse.Namespace) -> None:
     """Measures one network with each seed that is not recorded yet."""
     for seed in options.seeds:
         runs = recorded("quantization").get(part, {}).get("runs", {})
@@ -291,10 +291,10 @@ def run(part: str, name: str, trained: Any, options: argparse.Namespace, **facts
             continue
         keras.utils.set_random_seed(seed)
         rows[str(seed)] = measured(*trained(seed), part)
-        record_part("quantization", part, summary(part, runs, **facts))
+        record_part("quantization", part, summary(part, runs))
 
 
-def summary(part: str, runs: dict[str, Any], **facts: Any) -> dict[str, Any]:
+def summary(part: str, runs: dict[str, Any]) -> dict[str, Any]:
     """Returns the runs with the points that int8 loses in the mean."""
     lost = {
         name: {
@@ -306,8 +306,8 @@ def summary(part: str, runs: dict[str, Any], **facts: Any) -> dict[str, Any]:
     }
     return {
         "bars": BARS[part],
-        **facts,
-        "float_epochs": FLOAT_EPOCHS.get(part),
+        "float_epochs": {name: FLOAT_EPOCHS[name] for name in runs if name in FLOAT_EPOCHS},
+        "sizes_and_images": {name: CIFAR[name][:2] for name in runs if name in CIFAR},
         "epochs": EPOCHS[part],
         "points_lost": lost,
         "runs": runs,
@@ -328,9 +328,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("part", choices=tuple(PARTS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--images", type=int, default=10_000, help="of CIFAR-10, to train on")
-    both = ["MobileNetV3Small", "EfficientNetB0"]
-    parser.add_argument("--networks", nargs="+", choices=both, default=both, help="for cifar10")
+    names = list(CIFAR)
+    parser.add_argument("--networks", nargs="+", choices=names, default=names, help="for cifar10")
     options = parser.parse_args()
     PARTS[options.part](options)
 

@@ -32,10 +32,12 @@ ROUND_TWICE = {
     "DEPTHWISE_CONV_2D 1x1": 0.95,
     "HARD_SWISH": 0.98,
     "RESIZE_BILINEAR": 0.97,
+    "RSQRT": 0.96,
 }
 """Operators whose kernels round once more than their formula: products of activations to a fraction
 of a step, the offset of a map per channel to 1/127 of an input step, hard SiLU in 16-bit fixed
-point, weights of an interpolation to 1/1024."""
+point, weights of an interpolation to 1/1024, inverse roots to 2^-20, which may turn one level of
+their input, and with it all values on that."""
 
 
 @dataclasses.dataclass(frozen=True)
