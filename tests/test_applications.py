@@ -66,6 +66,15 @@ def test_all_but_a_few_models_are_int8_throughout(applications):
     assert len(whole) >= 35
 
 
+def test_the_smallest_of_each_family_is_int8_with_its_own_top(applications):
+    part = applications.PARTS["quantization"]
+    assert sorted(part.SMALLEST) == sorted(SMALLEST)
+    for name in SMALLEST:
+        found = recorded(part)[name]["plain"]
+        assert all(found[check] for check in part.CHECKS), name
+        assert (found["float_operators"] == 0) == (name != "InceptionResNetV2")
+
+
 @pytest.mark.parametrize("name", PARTS)
 def test_the_table_of_the_docs_is_what_was_recorded(applications, name):
     part = applications.PARTS[name]
@@ -91,8 +100,8 @@ def test_the_smallest_of_each_family(applications, name, tmp_path):
 @pytest.mark.parametrize("part", ["quantization", "export"])
 def test_the_files_of_the_smallest_of_each_family(applications, part, name, tmp_path):
     module = applications.PARTS[part]
-    # The record holds the models with their own top as well.
+    # The record holds those with their own top as well.
     options = {"plain": False} if part == "quantization" else {}
-    found = {"plain_holds": True, **module.prove(name, tmp_path, **options)}
+    found = module.prove(name, tmp_path, **options)
     checks = {check: found[check] for check in module.CHECKS}
     assert checks == dict.fromkeys(module.CHECKS, True), found
