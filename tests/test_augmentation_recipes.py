@@ -119,6 +119,7 @@ def test_images_of_a_batch_are_changed_differently(recipe, images):
     assert len(np.unique(changed.round(2), axis=0)) >= 5
 
 
+@pytest.mark.slow
 @EVERY
 def test_the_same_seed_gives_the_same_stream(recipe, images):
     streams = []

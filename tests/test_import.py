@@ -193,6 +193,7 @@ def test_another_backend_is_refused():
     _check_refusals(run(ASK_EVERY_ROOM, KERAS_BACKEND="jax"), "jax")
 
 
+@pytest.mark.slow
 def test_what_another_backend_is_told():
     # Keras itself cannot be imported on a backend that is not installed, so what it says is set.
     pretend = "import keras\nkeras.backend.backend = lambda: 'jax'\n"

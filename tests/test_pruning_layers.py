@@ -218,6 +218,7 @@ def test_a_regex_finds_what_is_inside_and_a_callable_what_keras_lists():
         find_kernels(model, lambda layer: isinstance(layer, L.EinsumDense), who="test")
 
 
+@pytest.mark.slow
 def test_integer_kernels_are_left_out():
     model = functional((8,), L.Dense(6, name="a"))
     model.get_layer("a").quantize("int8")

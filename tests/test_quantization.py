@@ -211,28 +211,6 @@ def test_gradients_reach_every_trainable_weight(trained):
     assert all(g is not None and np.isfinite(g).all() for g in gradients)
 
 
-def test_a_training_loop_of_ones_own_learns_ranges_and_weights():
-    import tensorflow as tf
-
-    x, y = stripes(64)
-    aware = quantize_aware(small_cnn())
-    optimizer = keras.optimizers.Adam(0.01)
-    loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-
-    @tf.function
-    def step(images, labels):
-        with tf.GradientTape() as tape:
-            loss = loss_of(labels, aware(images, training=True))
-        gradients = tape.gradient(loss, aware.trainable_variables)
-        optimizer.apply_gradients(zip(gradients, aware.trainable_variables, strict=True))
-        return loss
-
-    losses = [float(step(x[i % 64 :][:16], y[i % 64 :][:16])) for i in range(0, 64 * 8, 16)]
-    assert np.mean(losses[-4:]) < 0.7 * np.mean(losses[:4])
-    file = ko.export.to_tflite(aware, quantize="int8")
-    assert ko.export.compare_operations(aware, file.content, x, samples=8).faults() == []
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [{"jit_compile": True}, {"jit_compile": False}, {"steps_per_execution": 2}]

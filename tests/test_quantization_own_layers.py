@@ -173,6 +173,7 @@ def test_what_is_inside_a_layer_of_layers_has_a_path():
     assert [name for name, _ in float_operations(quantize_aware(model, {"^block$": None}))]
 
 
+@pytest.mark.slow
 def test_batch_normalization_inside_keeps_its_statistics_late():
     block = Block(8, name="block")
     model = compiled(net(block))
@@ -235,6 +236,7 @@ def test_what_is_no_graph_stays_whole_with_rounded_kernels(kind):
         assert block.count.numpy() == 1  # by the call above, and not by any trace
 
 
+@pytest.mark.slow
 def test_losses_and_states_inside_a_whole_layer_live_on():
     penalized, counting = Penalized(8, name="penalized"), Counting(8, name="counting")
     model = compiled(net(penalized, counting))

@@ -7,6 +7,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import kerasopt as ko
 from kerasopt.quantization import FakeQuantize, QuantizeAware, calibrate, quantize_aware
@@ -309,6 +310,7 @@ def test_calibration_data_that_do_not_fit_are_told_before_the_first_batch(data, 
         np.testing.assert_array_equal(mine, theirs)
 
 
+@pytest.mark.slow
 def test_data_that_can_be_read_once_are_there_at_the_start():
     quantize = QuantizeAware(start=0.5, freeze_ranges=0.5, calibration=iter([X[:8], X[8:]]))
     fit(tiny(), quantize, epochs=2)
@@ -342,3 +344,24 @@ def test_regularizers_count_as_in_the_float_model(kind, way):
     model.compile(keras.optimizers.SGD(0.0), lambda _, y: 0.0 * y[:, 0])
     history = model.fit(x, x, batch_size=8, verbose=0, callbacks=[QuantizeAware()]).history
     assert history["loss"][0] == pytest.approx(sum(expected), rel=0.05)
+
+
+@pytest.mark.slow
+def test_a_training_loop_of_ones_own_learns_ranges_and_weights():
+    x, y = stripes(64)
+    aware = quantize_aware(small_cnn())
+    optimizer = keras.optimizers.Adam(0.01)
+    loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    @tf.function
+    def step(images, labels):
+        with tf.GradientTape() as tape:
+            loss = loss_of(labels, aware(images, training=True))
+        gradients = tape.gradient(loss, aware.trainable_variables)
+        optimizer.apply_gradients(zip(gradients, aware.trainable_variables, strict=True))
+        return loss
+
+    losses = [float(step(x[i % 64 :][:16], y[i % 64 :][:16])) for i in range(0, 64 * 8, 16)]
+    assert np.mean(losses[-4:]) < 0.7 * np.mean(losses[:4])
+    file = ko.export.to_tflite(aware, quantize="int8")
+    assert ko.export.compare_operations(aware, file.content, x, samples=8).faults() == []

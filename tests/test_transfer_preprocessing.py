@@ -94,6 +94,7 @@ def test_an_image_too_small_for_the_family(name, smallest):
         build_classifier(name, 2, input_shape=(24, 32, 3), weights=None)
 
 
+@pytest.mark.slow
 def test_automatic_names_are_the_same_each_time():
     def names():
         model = build_classifier("MobileNetV3Small", 2, input_shape=(32, 32, 3), weights=None)

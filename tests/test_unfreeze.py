@@ -41,7 +41,7 @@ def moved(before, after):
     [
         pytest.param({"jit_compile": True}, marks=pytest.mark.slow),
         {"jit_compile": False},
-        {"steps_per_execution": 2},
+        pytest.param({"steps_per_execution": 2}, marks=pytest.mark.slow),
     ],
 )
 def test_frozen_is_bit_equal_and_opened_moves(options):
@@ -65,6 +65,7 @@ def test_frozen_is_bit_equal_and_opened_moves(options):
     assert len(spy.functions) == 3  # one new trace a switch and no more
 
 
+@pytest.mark.slow
 def test_optimizer_state_goes_on():
     model, (x, y) = classifier(), stripes(32)
     spy = Spy()

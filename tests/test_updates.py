@@ -153,6 +153,7 @@ def test_in_a_compiled_step(jit_compile):
     check_factors(probes(make(name), **options), lambda rate: make(name, rate), **options)
 
 
+@pytest.mark.slow
 def test_with_gradient_accumulation():
     def build(rate):
         return make("AdamW", rate, gradient_accumulation_steps=2)
@@ -236,6 +237,7 @@ def check_late(make_optimizer):
     check_released(model.optimizer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*some(COUNTING, ("AdamW", "Nadam"))])
 def test_a_late_variable_counts_its_own_steps(name):
     check_late(lambda: make(name))
