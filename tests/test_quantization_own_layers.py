@@ -213,6 +213,20 @@ def test_a_shared_layer_is_opened_where_it_is_called():
     assert len(bare.weights) == len(model.weights)
 
 
+class Shifted(layers.Layer):
+    def call(self, x, by):
+        return x + by
+
+
+def test_a_layer_is_another_graph_for_other_arguments():
+    inputs = keras.Input((2000,))
+    shift, by = Shifted(), np.zeros(2000, "float32")
+    by[1000] = 1.0
+    model = keras.Model(inputs, shift(shift(inputs, np.zeros(2000, "float32")), by))
+    bare = ko.quantization.strip(quantize_aware(model))
+    np.testing.assert_array_equal(bare(np.zeros((1, 2000)))[0], by)
+
+
 def test_a_subclassed_model_inside_is_opened():
     aware = quantize_aware(net(Branch()))
     assert float_operations(aware) == ()

@@ -8,7 +8,7 @@ from kerasopt._layer_filter import layers_inside, walk_layers
 from kerasopt.quantization._graph import Graph, functional, is_graph, makes_masks
 from kerasopt.quantization._renamed import under_name, unique_names
 from kerasopt.quantization._rules import is_own
-from kerasopt.quantization._traced import NoGraphError, leaves, trace
+from kerasopt.quantization._traced import NoGraphError, described, leaves, trace
 
 
 def flat_functional(model: Any, *, own_layers: bool = False) -> Any:
@@ -81,9 +81,11 @@ class _Opener:
 
     def _graph_of(self, op: Any, args: Any, kwargs: Any) -> Any:
         given = leaves(args, kwargs)
-        order = {id(tensor): f"tensor {index}" for index, tensor in enumerate(given)}
-        called = keras.tree.map_structure(lambda leaf: order.get(id(leaf), leaf), (args, kwargs))
-        key = id(op), repr([(t.shape, t.dtype) for t in given]), repr(called)
+        order = {id(tensor): index for index, tensor in enumerate(given)}
+        called = keras.tree.map_structure(
+            lambda leaf: (order.get(id(leaf)), described(leaf)), (args, kwargs)
+        )
+        key = id(op), repr(called)
         if key not in self._graphs:
             self._graphs[key] = self._opened(op, given, args, kwargs)
         return self._graphs[key]
@@ -96,10 +98,12 @@ class _Opener:
             lambda leaf: fresh.get(id(leaf), leaf), (args, kwargs)
         )
         try:
-            graph = trace(op, list(fresh.values()), args, kwargs)
+            graph = self.open(trace(op, list(fresh.values()), args, kwargs))
         except NoGraphError:
             return None
-        return self.open(graph)
+        count = sum(other == id(op) for other, _ in self._graphs)
+        graph.name = f"{op.name}_{count}" if count else op.name  # each name once in a graph
+        return graph
 
 
 def _has_own(model: Any) -> bool:

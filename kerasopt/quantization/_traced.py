@@ -3,6 +3,8 @@
 import inspect
 from typing import Any
 
+import numpy as np
+
 from kerasopt._backend import keras, tf
 from kerasopt.quantization._graph import Graph, tensors
 from kerasopt.quantization._rules import rule_for
@@ -110,11 +112,16 @@ def _described(op: Any) -> Any:
 
 def _constants(args: Any, kwargs: Any) -> str:
     rest = {name: value for name, value in kwargs.items() if name != "training"}
-    return repr(
-        keras.tree.map_structure(
-            lambda leaf: "tensor" if keras.backend.is_keras_tensor(leaf) else leaf, (args, rest)
-        )
-    )
+    return repr(keras.tree.map_structure(described, (args, rest)))
+
+
+def described(leaf: Any) -> Any:
+    """Returns an argument of a call as its `repr` tells it from others, tensors by their shape."""
+    if keras.backend.is_keras_tensor(leaf):
+        return "tensor", leaf.shape, leaf.dtype
+    if isinstance(leaf, keras.Variable):
+        return id(leaf)
+    return np.asarray(leaf).tobytes() if hasattr(leaf, "__array__") else leaf
 
 
 def _in_either_mode(op: Any, *args: Any, **kwargs: Any) -> Any:
