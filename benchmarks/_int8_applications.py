@@ -146,9 +146,10 @@ def table(figures):
         if row["islands"]:
             (op, reason), more = row["islands"][0], len(row["islands"]) - 1
             islands = f"`{op}` and {more} more ({reason})" if more else f"`{op}` ({reason})"
+        few = "" if row.get("samples") == SAMPLES else " (4 images)"
         lines.append(
             f"| `{name}` | {row['size']} | {row['int8_macs']:.1%} "
             f"| {row['float_operators']} | {row['ranges']} | {row['kernels']} "
-            f"| {row['least_equal'][1]:.2%} | {islands} |"
+            f"| {row['least_equal'][1]:.2%}{few} | {islands} |"
         )
     return "\n".join(lines) + "\n"
