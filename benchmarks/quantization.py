@@ -233,7 +233,7 @@ def small(options: argparse.Namespace) -> None:
         ("ResNet8 CIFAR-10", lambda: resnet8(keras), lambda: cifar(50_000)),
         ("CNN Fashion-MNIST", three_convolutions, fashion_mnist),
     ):
-        rows = recorded("quantization").get("small", {}).get("runs", {}).get(name, {})
+        rows = recorded_runs("small").get(name, {})
         if all(str(seed) in rows for seed in options.seeds):
             continue
         run("small", name, from_scratch("small", name, build, load()), options)
@@ -291,13 +291,19 @@ def from_scratch(part: str, name: str, build: Callable[[], Any], parts: dict[str
 def run(part: str, name: str, trained: Any, options: argparse.Namespace) -> None:
     """Measures one network with each seed that is not recorded yet."""
     for seed in options.seeds:
-        runs = recorded("quantization").get(part, {}).get("runs", {})
-        rows = runs.setdefault(name, {})
-        if str(seed) in rows:
+        if str(seed) in recorded_runs(part).get(name, {}):
             continue
         keras.utils.set_random_seed(seed)
-        rows[str(seed)] = measured(*trained(seed), part)
+        row = measured(*trained(seed), part)
+        runs = recorded_runs(part)  # another process may have recorded meanwhile
+        runs.setdefault(name, {})[str(seed)] = row
         record_part("quantization", part, summary(part, runs))
+
+
+def recorded_runs(part: str) -> dict[str, Any]:
+    """Returns what was recorded of a part: network -> seed -> figures."""
+    runs: dict[str, Any] = recorded("quantization").get(part, {}).get("runs", {})
+    return runs
 
 
 def summary(part: str, runs: dict[str, Any]) -> dict[str, Any]:
