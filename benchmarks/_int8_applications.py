@@ -44,13 +44,14 @@ def smallest_size(name):
     return 75 if name.startswith("Inception") else 32
 
 
-def prove(name, folder, *, plain=None):
+def prove(name, folder, *, plain=None, samples=SAMPLES):
     """Returns what was found out about one model, the entries of `CHECKS` as booleans.
 
     Args:
         name: of the function in `keras.applications`.
         folder: where a model may be saved.
         plain: whether to prove it with its own top as well, not nested. Default: for `SMALLEST`.
+        samples: images to compare the operations on.
     """
     import keras
 
@@ -66,16 +67,16 @@ def prove(name, folder, *, plain=None):
     def whole():
         return make(weights=None, input_shape=(size, size, 3), classes=CLASSES)
 
-    found = {**_proven(nested, size, folder), "size": size, "samples": SAMPLES}
+    found = {**_proven(nested, size, folder, samples), "size": size, "samples": samples}
     if plain or (plain is None and name in SMALLEST):
-        own = _proven(whole, size, folder)
+        own = _proven(whole, size, folder, samples)
         kept = ("ranges", "kernels", "float_operators", "islands", "least_equal", "faults")
         found["plain"] = {key: own[key] for key in (*CHECKS, *kept)}
         found["seconds"]["plain"] = sum(own["seconds"].values())
     return found
 
 
-def _proven(build, size, folder):
+def _proven(build, size, folder, samples):
     """One training step, save, load, file, and the file beside the loaded model."""
     import keras
     import numpy as np
@@ -83,7 +84,7 @@ def _proven(build, size, folder):
     import kerasopt as ko
 
     keras.utils.set_random_seed(0)
-    pixels = np.random.default_rng(0).uniform(0, 255, (SAMPLES, size, size, 3)).astype("float32")
+    pixels = np.random.default_rng(0).uniform(0, 255, (samples, size, size, 3)).astype("float32")
     batch, labels = pixels[:BATCH], np.arange(BATCH) % CLASSES
     seconds = {}
     start = time.perf_counter()
@@ -110,7 +111,7 @@ def _proven(build, size, folder):
     result = ko.export.to_tflite(loaded, quantize="int8")
     seconds["convert"] = time.perf_counter() - start
     start = time.perf_counter()
-    report = ko.export.compare_operations(loaded, result.content, pixels, samples=SAMPLES)
+    report = ko.export.compare_operations(loaded, result.content, pixels, samples=samples)
     seconds["compare"] = time.perf_counter() - start
     return {**found, **_figures(ko, result, report), "seconds": seconds}
 

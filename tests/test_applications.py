@@ -100,8 +100,8 @@ def test_the_smallest_of_each_family(applications, name, tmp_path):
 @pytest.mark.parametrize("part", ["quantization", "export"])
 def test_the_files_of_the_smallest_of_each_family(applications, part, name, tmp_path):
     module = applications.PARTS[part]
-    # The record holds those with their own top as well.
-    options = {"plain": False} if part == "quantization" else {}
+    # The record holds those with their own top as well, and more images.
+    options = {"plain": False, "samples": 4} if part == "quantization" else {}
     found = module.prove(name, tmp_path, **options)
     checks = {check: found[check] for check in module.CHECKS}
     assert checks == dict.fromkeys(module.CHECKS, True), found
