@@ -227,6 +227,13 @@ def test_a_layer_is_another_graph_for_other_arguments():
     np.testing.assert_array_equal(bare(np.zeros((1, 2000)))[0], by)
 
 
+def test_a_layer_that_knows_its_model():
+    block = Block(8, name="block")
+    model = net(block)
+    vars(block)["around"] = model  # as one that Keras does not track
+    assert float_operations(quantize_aware(model)) == ()
+
+
 def test_a_subclassed_model_inside_is_opened():
     aware = quantize_aware(net(Branch()))
     assert float_operations(aware) == ()

@@ -197,8 +197,20 @@ def kernels_of(layer: Any) -> list[tuple[Any, tuple[int, ...]]]:
         return [(v, (0, 1) if "attention_output" in v.path else (0,)) for v in kernels]
     if isinstance(layer, CARRYING):
         return [(layer.kernel, kernel_axes(layer))]
-    inside = (pair for inner in layers_inside(layer) for pair in kernels_of(inner))
+    inside = (pair for inner in _known_inside(layer, set()) for pair in kernels_of(inner))
     return list({id(kernel): (kernel, axes) for kernel, axes in inside}.values())
+
+
+def _known_inside(layer: Any, seen: set[int]) -> Iterator[Any]:
+    """Yields the nearest layers with kernels inside of a layer, each once."""
+    for inner in layers_inside(layer):
+        if id(inner) in seen:
+            continue
+        seen.add(id(inner))
+        if isinstance(inner, CARRYING + RECURRENT + _SEVERAL):
+            yield inner
+        else:
+            yield from _known_inside(inner, seen)
 
 
 def kernel_axes(layer: Any) -> tuple[int, ...]:

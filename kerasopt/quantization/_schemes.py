@@ -202,7 +202,9 @@ def every_layer(model: Any) -> list[tuple[str, Any]]:
 
     def visit(path: str, layer: Any) -> None:
         for inner in layers_inside(layer):
-            found.setdefault(id(inner), (f"{path}/{inner.name}", inner))
+            if id(inner) in found:
+                continue
+            found[id(inner)] = f"{path}/{inner.name}", inner
             if is_own(inner):
                 visit(f"{path}/{inner.name}", inner)
 
@@ -253,12 +255,15 @@ class LayerSchemes:
         used = {s for s in paths.values() if s is not None}
         self._rest = used.pop() if len(used) == 1 else INT8
         self._by_id = {id(layer): paths[path] for path, layer in every}
-        self._close(model)
+        self._close(model, set())
 
-    def _close(self, layer: Any) -> Scheme | None:
+    def _close(self, layer: Any, seen: set[int]) -> Scheme | None:
         """Leaves a layer of the user's own out, should it not be opened, where a part of it is."""
+        if id(layer) in seen:
+            return self.of(layer)
+        seen.add(id(layer))
         inner = layers_inside(layer) if isinstance(layer, keras.Model) or is_own(layer) else []
-        schemes = [(has_kernels(part), self._close(part)) for part in inner]
+        schemes = [(has_kernels(part), self._close(part, seen)) for part in inner]
         if is_own(layer) and (True, None) in schemes:
             self._by_id[id(layer)] = None
         return self.of(layer)
