@@ -57,9 +57,9 @@ class QuantizeAware(TrainingCallback):
     Raises:
         TypeError: a moment is not a number, or the scheme none of these.
         ValueError: at construction for a moment that is none, or an unknown scheme or observer;
-            before the first batch when the model is not built, has no graph, has a `call` without
-            `training`, has weights that are not finite, is quantized already, a regex finds no
-            layer, `start` lies outside training, or calibration data do not fit.
+            before the first batch when the model is not built, does not run on symbolic inputs, has
+            a `call` without `training`, has weights that are not finite, is quantized already, a
+            regex finds no layer, `start` lies outside training, or calibration data do not fit.
 
     Example:
         >>> QuantizeAware(start=0.7).start

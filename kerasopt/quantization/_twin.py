@@ -42,7 +42,9 @@ def quantize_aware(model: Any, scheme: SchemeLike = "int8", *, layers: LayerFilt
     `fit`, hand it to `ko.export.to_tflite(..., quantize="int8")`.
 
     Args:
-        model: a built functional or Sequential model, nested models included. It is not changed.
+        model: a built model. Nested models, and layers and models of your own whose `call` is a
+            graph, are opened; what is no graph keeps its `call`, with rounded kernels, and is
+            named by `float_operations`. The model is not changed.
         scheme: `"int8"` (weights symmetric per output channel, activations asymmetric 8 bit),
             `"int16x8"`, `"int8_weights"`, a `Scheme`, or a dict of regexes on layer paths and
             these, `None` for float: `{"head": None}`. See `resolve_scheme`.
@@ -56,8 +58,9 @@ def quantize_aware(model: Any, scheme: SchemeLike = "int8", *, layers: LayerFilt
 
     Raises:
         TypeError: `scheme` is none of these.
-        ValueError: the model is not built, not functional or Sequential, has weights that are not
-            finite, or is already quantized; `scheme` or `layers` find no layer.
+        ValueError: the model is not built, does not run on symbolic inputs, cannot be copied, has
+            weights that are not finite, or is already quantized; `scheme` or `layers` find no
+            layer.
 
     Example:
         >>> import keras
